@@ -1,0 +1,126 @@
+"""`takt demos`: demonstrations of the scripted expert, or its corrections of a policy, as LeRobotDataset v3."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from runtime.bundle import load
+from runtime.engine import OnnxPolicy
+from runtime.so101 import JOINTS
+from sim import rollouts
+from sim.tabletop import instructions, tasks
+from sim.tabletop.world import SIZE, World
+from vla.contract import TaktError
+from vla.dataset import Dataset, Feature, Writer, merge
+
+FPS = round(1 / rollouts.DT)
+
+
+def features() -> dict[str, Feature]:
+    """The columns of a demonstration data set."""
+    names = list(JOINTS)
+    image = Feature("image", (SIZE, SIZE, 3), ["height", "width", "channel"])
+    return {
+        "observation.state": Feature("float32", (6,), names),
+        **{f"observation.images.{camera}": image for camera in rollouts.CAMERAS},
+        "action": Feature("float32", (6,), names),
+        "expert.chunk": Feature("float32", (rollouts.ROWS, 6), None),
+        "privileged.positions": Feature("float32", (6,), None),
+        "privileged.pixels": Feature("float32", (len(rollouts.CAMERAS) * 2 * 3,), None),
+    }
+
+
+@dataclass
+class Command:
+    """Write demonstrations of the tabletop's expert, or its corrections of a policy (DAgger)."""
+
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder of the new data set."""
+    episodes: int = 200
+    """How many episodes."""
+    seed: int = 1_000_000
+    """Seed of the first episode; episode i uses seed + i. Evaluation uses seeds below one million."""
+    relabel: Path | None = None
+    """A bundle that drives, while the expert labels every frame."""
+    share: float = 0.15
+    """With --relabel: the share of stretches that the expert drives."""
+    noise: float = 1.0
+    """Strength of the disturbances; 0 for none."""
+    workers: int = 2
+    """Processes."""
+    json: Path | None = None
+    """Write a summary there."""
+    shard: int | None = None
+    """(Internal: the process that makes every workers-th episode.)"""
+
+    def run(self) -> int:
+        if self.episodes < 1 or self.workers < 1:
+            raise TaktError("--episodes and --workers must be at least 1")
+        if self.out.exists() and any(self.out.iterdir()):
+            raise TaktError(f"{self.out} is not empty; choose a new folder")
+        if self.shard is not None or self.workers == 1:
+            self._write(self.out, range(self.shard or 0, self.episodes, self.workers))
+        else:
+            self._spawn()
+        rows = Dataset(self.out)
+        successes = int(sum(bool(e["success"]) for e in rows.episodes))
+        if self.shard is None:
+            print(f"{self.out}: {len(rows.episodes)} episodes, {len(rows)} frames, {successes} successes")
+        if self.json:
+            summary = {"episodes": len(rows.episodes), "frames": len(rows), "successes": successes}
+            self.json.write_text(jsonlib.dumps(summary, indent=1))
+        return 0
+
+    def _spawn(self) -> None:
+        """Each worker is a fresh process: GL contexts do not survive a fork."""
+        with tempfile.TemporaryDirectory(dir=self.out.parent if self.out.parent.exists() else None) as folder:
+            parts = [Path(folder) / f"part{i}" for i in range(self.workers)]
+            flags = [f"--episodes={self.episodes}", f"--seed={self.seed}", f"--noise={self.noise}"]
+            flags += [f"--share={self.share}", f"--workers={self.workers}"]
+            flags += [f"--relabel={self.relabel}"] if self.relabel else []
+            started = [
+                subprocess.Popen([sys.executable, "-m", "vla", "demos", str(part), *flags, f"--shard={i}"])
+                for i, part in enumerate(parts)
+            ]
+            codes = [process.wait() for process in started]
+            if any(codes):
+                raise TaktError(f"a worker failed (exit codes {codes}); its message stands above")
+            shutil.rmtree(self.out, ignore_errors=True)
+            merge(parts, self.out)
+
+    def _write(self, out: Path, numbers: range) -> None:
+        policy = OnnxPolicy(load(self.relabel)) if self.relabel else None
+        world = World()
+        with Writer(out, fps=FPS, features=features(), robot_type="so101") as writer:
+            for number in numbers:
+                if number >= self.episodes:
+                    break
+                episode, words, seed = self._episode(world, policy, self.seed + number)
+                episode.columns["privileged.pixels"] = episode.columns["privileged.pixels"].reshape(
+                    len(episode.columns["action"]), -1
+                )
+                writer.add_episode(words, episode.columns, extra={"success": episode.success, "seed": seed})
+        world.close()
+
+    def _episode(
+        self, world: World, policy: OnnxPolicy | None, seed: int
+    ) -> tuple[rollouts.Episode, str, int]:
+        rng = np.random.default_rng(seed)
+        layout = tasks.sample(rng)
+        words = instructions.phrase(*layout.names, rng)
+        noise = rollouts.Noise(rng, self.noise)
+        if policy is None:
+            return rollouts.episode(world, layout, words, rollouts.expert_driver, noise), words, seed
+        policy.reset(seed)
+        driver = rollouts.PolicyDriver(policy, rng, self.share)
+        return rollouts.episode(world, layout, words, driver, noise, rows=45), words, seed

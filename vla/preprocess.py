@@ -1,0 +1,79 @@
+"""Words and frames become the arrays a graph takes. numpy and tokenizers only.
+
+Scaling, normalising and their inverses live inside the graphs; here frames stay uint8.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from vla.contract import CameraSpec, Observation, PolicySpec, TaktError
+
+
+class Words:
+    """A tokenizer with a fixed length, so that graphs keep static shapes."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self.length = length
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(length)
+
+    def __call__(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """ids and mask, each shape (1, length), int64; longer texts are cut at the end."""
+        ids = self._tokenizer.encode(text.strip()).ids
+        row = np.zeros((1, self.length), np.int64)
+        row[0, : len(ids)] = ids
+        mask = np.zeros((1, self.length), np.int64)
+        mask[0, : len(ids)] = 1
+        return row, mask
+
+
+def frame(observation: Observation, camera: CameraSpec) -> np.ndarray:
+    """One camera's frame at the policy's size, shape (1, height, width, 3), uint8.
+
+    A frame of another size is resized: whole factors by area averaging, others by nearest pixel.
+
+    Raises:
+        TaktError: the camera is missing, or the frame is not uint8 RGB.
+    """
+    image = observation.frames.get(camera.name)
+    if image is None:
+        raise TaktError(
+            f"camera {camera.name!r} is missing from the observation; it has {sorted(observation.frames)}"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise TaktError(
+            f"camera {camera.name!r} gave {image.dtype} {image.shape}; wanted uint8 (height, width, 3)"
+        )
+    if image.shape[:2] != (camera.height, camera.width):
+        image = resize(image, camera.height, camera.width)
+    return np.ascontiguousarray(image)[None]
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Shape (h, w, 3) -> (height, width, 3), uint8."""
+    h, w = image.shape[:2]
+    if h % height == 0 and w % width == 0:
+        blocks = image.reshape(height, h // height, width, w // width, 3)
+        return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    rows = (np.arange(height) + 0.5) * h / height
+    columns = (np.arange(width) + 0.5) * w / width
+    return image[rows.astype(int)][:, columns.astype(int)]
+
+
+def state(observation: Observation, spec: PolicySpec) -> np.ndarray:
+    """Shape (1, S), float32.
+
+    Raises:
+        TaktError: the length differs from the policy's, or a value is not finite.
+    """
+    row = np.asarray(observation.state, np.float32)
+    if row.shape != (len(spec.state),):
+        raise TaktError(f"state has shape {row.shape}; the policy wants {list(spec.state)}")
+    if not np.isfinite(row).all():
+        raise TaktError("state holds a value that is not finite")
+    return row[None]
