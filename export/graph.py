@@ -136,7 +136,8 @@ def export_prefix(model: nano.Nano, path: Path) -> float:
     c = model.config
     generator = torch.Generator().manual_seed(0)
     frames = [
-        torch.randint(0, 256, (1, c.size, c.size, 3), generator=generator, dtype=torch.uint8) for _ in c.cameras
+        torch.randint(0, 256, (1, c.size, c.size, 3), generator=generator, dtype=torch.uint8)
+        for _ in c.cameras
     ]
     mask = (torch.arange(train.TOKENS)[None] < 12).long()
     tokens = torch.randn(1, train.TOKENS, c.words, generator=generator)
@@ -182,6 +183,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], pa
         module.eval(), tuple(inputs.values()), input_names=list(inputs), output_names=outputs,
         opset_version=OPSET, dynamo=True, verbose=False,
     )  # fmt: skip
+    assert program is not None  # only when asked to write a file itself
     proto = program.model_proto
     for node in [*proto.graph.node, *proto.graph.value_info]:
         node.ClearField("metadata_props")  # source paths of the exporting machine

@@ -1,4 +1,4 @@
-"""`takt demos`: demonstrations of the scripted expert, or its corrections of a policy, as LeRobotDataset v3."""
+"""`takt demos`: demonstrations of the expert, or its corrections of a policy, as LeRobotDataset v3."""
 
 from __future__ import annotations
 

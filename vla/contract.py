@@ -9,6 +9,7 @@ answers an observation's time; rows are looked up by time and never by queue pos
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -164,7 +165,7 @@ class Observation:
 
     time: float
     state: np.ndarray
-    frames: dict[str, np.ndarray] = field(default_factory=dict)
+    frames: Mapping[str, np.ndarray] = field(default_factory=dict)
     instruction: str = ""
 
 

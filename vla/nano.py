@@ -16,7 +16,7 @@ Committed rows can be given as a clean prefix (training-time real-time chunking,
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,8 @@ class Config:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Config:
-        return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return Config(**fields)
 
 
 def tiny() -> Config:
@@ -79,6 +80,8 @@ class Reader(nn.Module):
 
 class Eye(nn.Module):
     """One camera: uint8 (B, h, w, 3) and words (B, 2, text) -> what was seen, as vectors."""
+
+    grid: Tensor
 
     def __init__(self, c: Config, pool: int) -> None:
         super().__init__()
@@ -128,12 +131,20 @@ class Eye(nn.Module):
 
 
 class Nano(nn.Module):
+    state_mean: Tensor
+    state_std: Tensor
+    action_mean: Tensor
+    action_std: Tensor
+    relative: Tensor
+    position_mean: Tensor
+    position_std: Tensor
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         c = self.config = config
         self.reader = Reader(c)
         self.eyes = nn.ModuleList(Eye(c, pool) for pool in c.pools)
-        seen = sum(eye.width for eye in self.eyes)
+        seen = sum(eye.width for eye in self.each_eye())
         self.locate = nn.Sequential(nn.Linear(seen + c.state, 128), nn.ReLU(), nn.Linear(128, 6))
         self.trunk = nn.Sequential(
             nn.Linear(seen + c.state + 6 + 2 * c.text, 512), nn.ReLU(), nn.Linear(512, c.cond), nn.ReLU()
@@ -152,6 +163,10 @@ class Nano(nn.Module):
         self.register_buffer("position_mean", torch.zeros(6))
         self.register_buffer("position_std", torch.ones(6))
 
+    def each_eye(self) -> list[Eye]:
+        """One a camera, in the order of `config.cameras`."""
+        return cast(list[Eye], list(self.eyes))
+
     def see(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
         """Everything the prefix knows, with what the auxiliary losses need.
 
@@ -160,13 +175,15 @@ class Nano(nn.Module):
             state: (B, S), rad. tokens: (B, L, words). mask: (B, L).
         """
         words = self.reader(tokens, mask)
-        eyes = [eye(image, words) for eye, image in zip(self.eyes, frames, strict=True)]
+        eyes = [eye(image, words) for eye, image in zip(self.each_eye(), frames, strict=True)]
         seen = torch.cat([e[0] for e in eyes] + [(state - self.state_mean) / self.state_std], 1)
         positions = self.locate(seen)
         cond = self.trunk(torch.cat([seen, positions, words.flatten(1)], 1))
         return {"cond": cond, "positions": positions, "eyes": eyes}
 
-    def prefix(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def prefix(
+        self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """memory: what was understood (B, cond), and the joints it is relative to (B, S)."""
         return self.see(frames, state, tokens, mask)["cond"], state
 
@@ -238,7 +255,9 @@ def loss(model: Nano, batch: dict[str, Any], draws: int, generator: torch.Genera
     error = F.smooth_l1_loss(clean, target, beta=0.2, reduction="none") * (1 - held)
     losses = {"flow": error.sum() / ((1 - held).sum() * target.shape[2])}
     losses |= _auxiliary(model, out, batch)
-    losses["total"] = losses["flow"] + 0.5 * losses["pixels"] + 0.1 * losses["where"] + 0.2 * losses["positions"]
+    losses["total"] = (
+        losses["flow"] + 0.5 * losses["pixels"] + 0.1 * losses["where"] + 0.2 * losses["positions"]
+    )
     return losses
 
 
@@ -248,7 +267,7 @@ def _auxiliary(model: Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[
     for k, (_, matches, named) in enumerate(out["eyes"]):
         uv, inside = batch["pixels"][:, k, :, :2], batch["pixels"][:, k, :, 2]
         pixels.append(((named - uv).abs().sum(-1) * inside).sum() / inside.sum().clamp(min=1))
-        grid = model.eyes[k].grid
+        grid = model.each_eye()[k].grid
         cell = 2 / grid.shape[0] ** 0.5
         spot = torch.exp(-((uv[:, :, None] - grid) ** 2).sum(-1) / (2 * cell**2)) + 1e-9
         spot = spot / spot.sum(-1, keepdim=True)

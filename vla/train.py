@@ -180,7 +180,8 @@ class Trainer:
         self.o, self.model, self.frames = options, model, frames
         self.average = {k: v.clone() for k, v in model.state_dict().items()}
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-3)
-        self.step, self.log = 0, []
+        self.step = 0
+        self.log: list[dict[str, float]] = []
         self.p = frames.weight / frames.weight.sum()
         self.loss = torch.compile(nano.loss) if options.compile else nano.loss
 

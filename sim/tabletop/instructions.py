@@ -6,7 +6,11 @@ that obeying them shows that meaning was learned and not a table of strings.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+
+from sim.tabletop.scene import COLOURS
 
 SPLITS = ("seen", "phrasings")
 
@@ -78,6 +82,22 @@ def phrase(cube: str, bowl: str, rng: np.random.Generator, split: str = "seen") 
     y = f"{bowl} {pick(_BOWL[split])}"
     text = pick(_FRAMES[split]).format(v=pick(_PLACE[split]), p=pick(_INTO[split]), x=x, y=y)
     return text if rng.random() < 0.7 else text[0].upper() + text[1:]
+
+
+def colours(text: str) -> list[str]:
+    """The colours a text names, each once: the thing's first, the place's second.
+
+    The thing is what stands before "cube", "block" and their like, the place what stands before "bowl"
+    and its like; where that does not tell, the order of mention does.
+    """
+    words = re.findall(r"[a-z]+", text.lower())
+    found = [(i, w) for i, w in enumerate(words) if w in COLOURS]
+    if len(found) == 2:
+        nouns = [words[i + 1] if i + 1 < len(words) else "" for i, _ in found]
+        bowls = {noun.split()[-1] for options in _BOWL.values() for noun in options} | {"round"}
+        if nouns[0] in bowls and nouns[1] not in bowls:
+            found.reverse()
+    return [w for _, w in found]
 
 
 def canonical(cube: str, bowl: str) -> str:

@@ -6,12 +6,10 @@ change at reset. Things that are not in a scene wait out of sight, without weigh
 
 from __future__ import annotations
 
-from sim import gl  # noqa: F401  (before mujoco)
+import numpy as np
 
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-
-from sim.tabletop import arm  # noqa: E402
+from sim.gl import mujoco
+from sim.tabletop import arm
 
 CUBES, BOWLS = 3, 2  # at most this many of each on the table
 CUBE_HALF = 0.0125  # [m]
@@ -29,7 +27,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 
 def _cube(i: int) -> str:
     return f"""
-    <body name="cube{i}" pos="{2 + i} 0 .1"><freejoint name="cube{i}"/>
+    <body name="cube{i}" pos="{2 + i} 0 .1" gravcomp="1"><freejoint name="cube{i}"/>
       <geom name="cube{i}" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass=".020"
             contype="2" conaffinity="3" condim="4" friction="1.0 .02 .001" solref=".008 1"/>
     </body>"""
@@ -48,7 +46,7 @@ def _bowl(i: int, sides: int = 12) -> str:
             f'quat="{_lean(a)}" mass=".008" contype="2" conaffinity="3"/>'
         )
     return f"""
-    <body name="bowl{i}" pos="{2 + i} 1 .1"><freejoint name="bowl{i}"/>
+    <body name="bowl{i}" pos="{2 + i} 1 .1" gravcomp="1"><freejoint name="bowl{i}"/>
       <geom name="bowl{i}_floor" type="cylinder" size="{BOWL_INNER} .0015" pos="0 0 .0015" mass=".10"
             contype="2" conaffinity="3" friction="1.0 .02 .001"/>
       {"".join(ring)}
@@ -84,7 +82,8 @@ def mjcf() -> str:
   </asset>
   <worldbody>
     <light name="key" pos=".5 .4 1.0" dir="-.3 -.4 -1" diffuse=".6 .6 .6" specular=".1 .1 .1"/>
-    <light name="fill" pos="-.1 -.6 .9" dir=".3 .6 -.9" diffuse=".25 .25 .25" specular="0 0 0" castshadow="false"/>
+    <light name="fill" pos="-.1 -.6 .9" dir=".3 .6 -.9" diffuse=".25 .25 .25" specular="0 0 0"
+           castshadow="false"/>
     <geom name="table" type="plane" size=".75 .75 .1" material="table" contype="1" conaffinity="2"
           friction="1.0 .02 .001"/>
     <camera name="front" pos=".60 0 .40" xyaxes="0 1 0 -.6985 0 .7156" fovy="44"/>

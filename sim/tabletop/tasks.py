@@ -47,9 +47,7 @@ class Layout:
 
     def swapped(self) -> Layout:
         """The same scene with another cube named, and another bowl where there is one."""
-        return replace(
-            self, cube=(self.cube + 1) % len(self.cubes), bowl=(self.bowl + 1) % len(self.bowls)
-        )
+        return replace(self, cube=(self.cube + 1) % len(self.cubes), bowl=(self.bowl + 1) % len(self.bowls))
 
 
 HOME = np.array([0.0, -0.55, 0.75, 0.95, 0.0, 0.9])  # [rad]
@@ -94,9 +92,7 @@ def _places(rng: np.random.Generator, cubes: int, bowls: int) -> np.ndarray:
             for _ in range(30):
                 rho, a = rng.uniform(*RHO), rng.uniform(-SWEEP, SWEEP)
                 xy = np.array([PAN_X + rho * np.cos(a), rho * np.sin(a)])
-                if all(
-                    np.hypot(*(xy - other)) > gaps[(min(kind, k), max(kind, k))] for other, k in placed
-                ):
+                if all(np.hypot(*(xy - other)) > gaps[(min(kind, k), max(kind, k))] for other, k in placed):
                     placed.append((xy, kind))
                     break
             else:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from sim import gl  # noqa: F401  (before mujoco)
-
-import mujoco
 import numpy as np
 
+from sim.gl import mujoco
 from sim.tabletop import scene, tasks
 from sim.tabletop.arm import JOINTS
 from sim.tabletop.tasks import Layout
@@ -37,9 +35,10 @@ class World:
     def reset(self, layout: Layout) -> None:
         """Lay the table; everything rests when this returns."""
         self.layout = layout
+        # Before the data: what does not move (lights) is worked out when the data is reset.
+        self._paint(layout)
         mujoco.mj_resetData(self.model, self.data)
         self._place(layout)
-        self._paint(layout)
         self.data.qpos[self._arm] = layout.arm
         self.data.ctrl[:] = layout.arm
         mujoco.mj_forward(self.model, self.data)
@@ -98,7 +97,9 @@ class World:
         assert self.layout is not None
         geom = self.model.geom(f"cube{self.layout.cube}").id
         pairs = self.data.contact.geom[: self.data.ncon]
-        return any(geom in pair and (pair[0] in self._pads or pair[1] in self._pads) for pair in pairs.tolist())
+        return any(
+            geom in pair and (pair[0] in self._pads or pair[1] in self._pads) for pair in pairs.tolist()
+        )
 
     def success(self) -> bool:
         """The named cube lies in the named bowl and has been let go."""
@@ -151,7 +152,7 @@ class World:
     # -- what can be seen
 
     def frame(self, camera: str, height: int = SIZE, width: int = SIZE) -> np.ndarray:
-        """Shape (height, width, 3), uint8. Shadows and antialiasing only for people: they cost ten times more."""
+        """Shape (height, width, 3), uint8. Shadows only for people: they cost ten times more."""
         key = f"{camera} {height}x{width}"
         pretty = camera == PEOPLE
         renderer = self._renderers.get(key)

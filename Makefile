@@ -1,0 +1,40 @@
+# What people and CI do with this tree; each target sets up what it needs by itself.
+#
+#   make demo INSTRUCTION="put the green cube in the white bowl"
+#   make test ARGS="-k planner"
+#   make setup PYTHON=python3.12
+
+PYTHON ?= python3
+INSTRUCTION ?= put the red cube in the blue bowl
+ARGS ?=
+TORCH_INDEX ?=
+export PYTHON INSTRUCTION TORCH_INDEX
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1|/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+demo: ## obey INSTRUCTION in simulation, without a window (installs no torch)
+	@tools/setup.sh .venv-demo cpu,sim
+	@tools/gl.sh
+	@.venv-demo/bin/takt demo --headless --instruction "$$INSTRUCTION"
+
+setup: ## make .venv: the takt command and everything the tests need
+	@tools/setup.sh .venv cpu,sim,data,torch,dev
+	@tools/gl.sh
+
+test: setup ## run the tests, all or those of ARGS
+	@.venv/bin/python -m pytest $(ARGS)
+
+check: setup ## lint, check the format, check the types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+bench: setup ## run benchmarks/, which write benchmarks/results/*.json
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "$$script"; .venv/bin/python "$$script"; done
+
+clean: ## remove what the targets above have made
+	rm -rf .venv .venv-demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help demo setup test check bench clean

@@ -1,0 +1,207 @@
+"""The safety filter: the last stage before a body. Pure functions of injected time.
+
+    finite -> shape -> position -> lead over the measured pose -> velocity -> acceleration
+
+A request that is not finite is rejected whole; everything else is clamped and counted. This is not a
+certified safety function: the emergency stop is a power cut.
+
+Why the limits cannot contradict each other. A state is kept from which the body can stop in time:
+
+    v^2 / (2 a)  <=  distance to the limit in the direction of v                         (1)
+
+The next velocity v' moves the command by v' dt, so (1) holds again when v' <= reach(distance, dt), the
+root of v'^2 / (2 a) = distance - v' dt. Braking fully, v - a dt, always satisfies that, whatever dt is:
+a velocity within both the acceleration and the position limit exists at every step. Later steps cover
+no more than v'^2 / (2 a), because a falling line's right-hand sum is smaller than its integral.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla.contract import RobotSpec, TaktError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a body may be told. All shape (A,), in each dimension's unit, per s and per s^2.
+
+    Attributes:
+        index: where the dimension stands in the state, -1 where it is not measured or relative.
+        absolute: False for relative actions; these are clamped into [lower, upper] and nothing else.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    velocity: np.ndarray
+    acceleration: np.ndarray
+    lead: np.ndarray
+    index: np.ndarray
+    absolute: np.ndarray
+
+    @staticmethod
+    def of(spec: RobotSpec) -> Limits:
+        """The limits in a robot's description.
+
+        Raises:
+            TaktError: a limit is missing, not finite or not positive.
+        """
+        space = spec.actions
+        rates = [np.asarray(r, float) for r in (spec.max_velocity, spec.max_acceleration, spec.max_lead)]
+        whole = all(r.shape == (space.size,) and np.isfinite(r).all() and (r > 0).all() for r in rates)
+        ranges = np.isfinite([space.lower, space.upper]).all() and (space.lower <= space.upper).all()
+        if not (whole and ranges):
+            raise TaktError(f"robot {spec.name!r} lacks a limit: every dimension needs finite, positive ones")
+        velocity, acceleration, lead = rates
+        known = [d.absolute and d.name in spec.state for d in space.dimensions]
+        index = np.array([spec.state.index(n) if k else -1 for n, k in zip(space.names, known, strict=True)])
+        return Limits(space.lower, space.upper, velocity, acceleration, lead, index, space.absolute)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the filter remembers: the last command, its velocity, the last target, and when (s)."""
+
+    position: np.ndarray
+    velocity: np.ndarray
+    target: np.ndarray
+    time: float
+
+
+def start(limits: Limits, measured: np.ndarray, now: float) -> State:
+    """At rest at the measured pose, so that the first command is blended in from there.
+
+    Args:
+        measured: the robot's state, shape (S,). Dimensions that are not measured start from 0.
+
+    Raises:
+        TaktError: the pose is not finite, or lies further outside the position limits than a command
+            may run ahead of it.
+    """
+    pose = _pose(limits, measured)
+    inside = np.clip(pose, limits.lower, limits.upper)
+    if not (np.abs(inside - pose) <= np.where(limits.index >= 0, limits.lead, np.inf)).all():
+        raise TaktError(f"the robot stands outside its limits at {pose.round(3)}: move it inside by hand")
+    return State(inside, np.zeros_like(pose), inside, now)
+
+
+def limit(
+    limits: Limits, state: State, target: np.ndarray | None, measured: np.ndarray, now: float
+) -> tuple[np.ndarray, State, Counter[str]]:
+    """One command that the body may be given.
+
+    Args:
+        target: shape (A,); None to hold: brake, then repeat the last command.
+        measured: the robot's state, shape (S,).
+        now: s; where it is not after the last call's, absolute dimensions stay where they are.
+
+    Returns:
+        command, shape (A,); the next state; what was rejected or clamped, by name.
+    """
+    verdicts: Counter[str] = Counter()
+    admitted = _admit(limits, target, measured, verdicts)
+    dt = now - state.time
+    relative = np.zeros_like(state.position) if admitted is None else admitted
+    if not dt > 0:
+        return np.where(limits.absolute, state.position, relative), state, verdicts
+    wanted = np.zeros_like(relative)
+    if admitted is not None:
+        wanted = _follow(limits, state, admitted, _lead(limits, admitted, measured, verdicts), dt)
+    slow = _clamp(wanted, -limits.velocity, limits.velocity, "velocity", limits, verdicts)
+    velocity = _clamp(slow, *_reachable(limits, state, dt), "acceleration", limits, verdicts)
+    position = np.clip(state.position + velocity * dt, limits.lower, limits.upper)
+    after = State(position, velocity, position if admitted is None else admitted, now)
+    return np.where(limits.absolute, position, relative), after, verdicts
+
+
+def _pose(limits: Limits, measured: np.ndarray) -> np.ndarray:
+    """The measured pose by dimension, shape (A,); 0 where it is not measured."""
+    return np.append(np.asarray(measured, float), 0.0)[limits.index]
+
+
+def _admit(
+    limits: Limits, target: np.ndarray | None, measured: np.ndarray, verdicts: Counter[str]
+) -> np.ndarray | None:
+    """Finite, shape, position: what is left of a target, None when it has to hold."""
+    if target is None:
+        return None
+    row = np.asarray(target, float)
+    if row.shape != limits.lower.shape or not np.isfinite(row).all() or not np.isfinite(measured).all():
+        verdicts["rejected"] += 1
+        return None
+    return _clamp(row, limits.lower, limits.upper, "position", None, verdicts)
+
+
+def _lead(limits: Limits, target: np.ndarray, measured: np.ndarray, verdicts: Counter[str]) -> np.ndarray:
+    """The target, no further from the measured pose than a command may run ahead of it."""
+    pose = _pose(limits, measured)
+    lead = np.where(limits.index >= 0, limits.lead, np.inf)
+    return _clamp(target, pose - lead, pose + lead, "lead", limits, verdicts)
+
+
+def _clamp(
+    row: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    name: str,
+    limits: Limits | None,
+    verdicts: Counter[str],
+) -> np.ndarray:
+    """Clip and count; with `limits` given only absolute dimensions count, the others have no such limit."""
+    clipped = np.clip(row, low, high)
+    outside = np.abs(clipped - row) > 1e-9
+    if (outside if limits is None else outside & limits.absolute).any():
+        verdicts[name] += 1
+    return clipped
+
+
+def _reach(distance: np.ndarray, acceleration: np.ndarray, dt: float) -> np.ndarray:
+    """The highest speed for the next `dt` s from which braking still ends within `distance`."""
+    brake = acceleration * dt
+    return np.sqrt(brake**2 + 2.0 * acceleration * np.maximum(distance, 0.0)) - brake
+
+
+def _follow(limits: Limits, state: State, target: np.ndarray, goal: np.ndarray, dt: float) -> np.ndarray:
+    """The velocity that meets the goal as it moves, without overshooting it when it stops.
+
+    A target that itself respects the limits is met exactly: the gap is zero, the velocity its own. A goal
+    that the lead has set moves with the body, not with the target; it counts as standing.
+    """
+    pace = np.clip((target - state.target) / dt, -limits.velocity, limits.velocity)
+    pace = np.where(goal == target, pace, 0.0)
+    gap = goal - pace * dt - state.position
+    return pace + np.sign(gap) * _reach(np.abs(gap), limits.acceleration, dt)
+
+
+def _reachable(limits: Limits, state: State, dt: float) -> tuple[np.ndarray, np.ndarray]:
+    """The velocities within the acceleration limit from which the position limits are never crossed."""
+    step = limits.acceleration * dt
+    down = _reach(state.position - limits.lower, limits.acceleration, dt)
+    up = _reach(limits.upper - state.position, limits.acceleration, dt)
+    high = np.minimum(state.velocity + step, up)
+    low = np.maximum(state.velocity - step, -down)
+    return np.minimum(low, high), high
+
+
+class Filter:
+    """The limits of one run and what they did.
+
+    Attributes:
+        verdicts: how many commands were rejected or clamped, by name.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.verdicts: Counter[str] = Counter()
+        self._state: State | None = None
+
+    def __call__(self, target: np.ndarray | None, measured: np.ndarray, now: float) -> np.ndarray:
+        """The command for `now`, shape (A,); see `limit`."""
+        if self._state is None:
+            self._state = start(self.limits, measured, now)
+        command, self._state, verdicts = limit(self.limits, self._state, target, measured, now)
+        self.verdicts.update(verdicts)
+        return command

@@ -1,0 +1,80 @@
+"""A policy server as a child process, so that inference never shares an interpreter with the control loop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from runtime.client import RemotePolicy
+from vla.contract import TaktError
+
+_PIECE = 0.2  # s between looks at whether a starting child still lives
+_GRACE = 3.0  # s a child has to end by itself
+
+
+@contextmanager
+def spawn(
+    bundle: Path, bind: str | None = None, threads: int = 1, timeout: float = 60.0
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server for `bundle`; yields (address, process) once it answers, and leaves no process behind.
+
+    Args:
+        bind: where it listens; a socket in a new private folder by default.
+        timeout: s to wait for its first answer.
+
+    Raises:
+        TaktError: the server's own last line when it ends, or that it does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="takt-") as folder, open(Path(folder, "log"), "w+b") as log:
+        address = bind or f"ipc://{folder}/policy"
+        child = _start(bundle, address, threads, log)
+        try:
+            _await(child, address, timeout, log)
+            yield address, child
+        finally:
+            stop(child)
+
+
+def _start(bundle: Path, address: str, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "vla", "serve", str(bundle), "--bind", address]
+    command += ["--threads", str(threads), "--parent", str(os.getpid())]
+    # A session of its own: Ctrl-C in the terminal reaches the control loop alone, which then ends the
+    # child when the robot is safe.
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def _await(child: subprocess.Popen[bytes], address: str, timeout: float, log: IO[bytes]) -> None:
+    end = time.monotonic() + timeout
+    while True:
+        if child.poll() is not None:
+            raise TaktError(_last_line(log) or f"the policy server ended with status {child.returncode}")
+        try:
+            RemotePolicy(address, timeout=_PIECE).close()
+            return
+        except TaktError:
+            if time.monotonic() >= end:
+                raise TaktError(f"the policy server did not answer within {timeout:g} s") from None
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("takt: ") if lines else ""
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """End a child and reap it: ask, then kill."""
+    if child.poll() is None:
+        child.terminate()
+    try:
+        child.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

@@ -1,0 +1,129 @@
+"""`takt demo`: type an instruction; a simulated arm does it in real time and shows its latency budget."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from runtime import loop
+from runtime.budget import Budget, limits, table
+from runtime.client import RemotePolicy
+from runtime.clock import MonotonicClock, Ticker
+from runtime.planner import Planner
+from runtime.run import interruptible, policy_at, without_collections
+from runtime.safety import Filter, Limits
+from sim.evaluate import SHIPPED, Goal, machine
+from sim.robot import TabletopRobot
+from sim.tabletop.instructions import colours
+from sim.tabletop.scene import COLOURS
+from sim.tabletop.suite import SUITE, Scenario
+from sim.video import film
+from vla.contract import Observation, TaktError, check_match
+
+RATE = 30.0  # ticks a second
+
+
+@dataclass
+class Command:
+    """One instruction on the simulated tabletop, in real time, filmed."""
+
+    instruction: str = "put the red cube in the blue bowl"
+    """What the arm is told."""
+    headless: bool = True
+    """One instruction, then exit (a page in the browser is not part of this version)."""
+    policy: str = str(SHIPPED)
+    """A bundle's folder, or the address of a server: tcp://HOST:PORT."""
+    seed: int = 7
+    """Which table."""
+    seconds: float = 15.0
+    """Give up after this long."""
+    video: Path = Path("out/demo.mp4")
+    """Where the film goes."""
+    threads: int = 1
+    """Threads of the engine."""
+    json: Path | None = None
+    """Where to write the result."""
+
+    def run(self) -> int:
+        check_instruction(self.instruction)
+        if not self.seconds > 0 or self.seed < 0:
+            raise TaktError("--seconds is positive, --seed at least 0")
+        scenario = SUITE.scenario(self.instruction, self.seed)
+        clock = MonotonicClock()
+        with (
+            policy_at(self.policy, self.threads) as policy,
+            interruptible() as pressed,
+            SUITE.robot(clock) as robot,
+        ):
+            check_match(policy.spec, robot.spec)
+            robot.reset(scenario.layout)
+            print(f"“{self.instruction}”", flush=True)
+            result, goal, budget, states = obey(robot, policy, scenario, self.seconds, pressed)
+            self._print(result, goal, budget, limits(policy.spec, 1.0 / RATE, policy.spec.replan))
+            if pressed():
+                return 130
+            film(robot.world, states, self.video, round(RATE))
+        print(f"video: {self.video.resolve()}")
+        if self.json:
+            self.json.write_text(jsonlib.dumps(self._report(result, goal, budget), indent=1) + "\n")
+        return 0 if goal.reached else 1
+
+    def _print(self, result: loop.LoopResult, goal: Goal, budget: Budget, limit: dict[str, float]) -> None:
+        Console().print(table(budget, limit))
+        took = f"after {result.ticks / RATE:.1f} s" if goal.reached else f"within {self.seconds:g} s"
+        print(f"{'success' if goal.reached else 'NO success'} {took}", end="; ")
+        print(f"held for {result.held} of {result.ticks} ticks, {result.skipped} skipped, none bunched")
+
+    def _report(self, result: loop.LoopResult, goal: Goal, budget: Budget) -> dict[str, Any]:
+        return {
+            "instruction": self.instruction,
+            "seed": self.seed,
+            "success": goal.reached,
+            "machine": machine(),
+            "loop": result.to_json(),
+            "latency_ms": budget.to_json(),
+            "video": str(self.video),
+        }
+
+
+def check_instruction(text: str) -> None:
+    """Refuse words whose success could not be judged.
+
+    Raises:
+        TaktError: they do not name one cube and one bowl by colour.
+    """
+    if not text.strip():
+        raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
+    if len(colours(text)) != 2:
+        raise TaktError(
+            f"cannot tell which cube and which bowl {text!r} means; name a colour for each "
+            f"({', '.join(COLOURS)}), as in 'put the red cube in the blue bowl'"
+        )
+
+
+def obey(
+    robot: TabletopRobot, policy: RemotePolicy, scenario: Scenario, seconds: float, pressed: Any
+) -> tuple[loop.LoopResult, Goal, Budget, list[np.ndarray]]:
+    """Run the loop in real time until the goal is reached; with the physics states of every tick."""
+    # The first inference allocates and reads the words: before the loop it costs no beat.
+    policy.infer(replace(robot.read(), instruction=scenario.instruction))
+    policy.reset(scenario.seed)
+    robot.reset(scenario.layout)
+    clock, budget = robot.clock, Budget()
+    goal = Goal(scenario, robot.world, SUITE.settle, clock.now() + seconds)
+    states: list[np.ndarray] = []
+
+    def save(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
+        states.append(robot.world.save())
+
+    with without_collections():
+        result = loop.run(
+            robot, Planner(policy.spec, policy), Ticker(clock, 1.0 / RATE), budget, scenario.instruction,
+            Filter(Limits.of(robot.spec)), lambda now: pressed() or goal(now), on_tick=save,
+        )  # fmt: skip
+    return result, goal, budget, states

@@ -1,0 +1,305 @@
+"""`takt eval`: episodes of a suite in simulated time; success as n/N with an interval.
+
+Each episode is a function of its seed: the policy's noise starts from it, inference runs on one
+thread and never batched, and the clock is simulated. So any number of workers gives the same list.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import multiprocessing
+import os
+import platform
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from runtime import loop
+from runtime.budget import Budget
+from runtime.bundle import load
+from runtime.clock import SimulatedClock, Ticker
+from runtime.engine import OnnxPolicy
+from runtime.planner import InlineLink, Planner
+from runtime.safety import Filter, Limits
+from sim.statistics import jerk, wilson
+from vla.contract import Observation, TaktError, check_match
+
+SHIPPED = Path(__file__).resolve().parent.parent / "vla" / "bundles" / "nano"
+STAGES = ("words", "preprocess", "prefix", "steps")
+
+
+def make_suite(name: str) -> Any:
+    """The suite an installed package offers under this name (entry points `takt.suites`).
+
+    Raises:
+        TaktError: no such name; the line lists the valid ones.
+    """
+    found = {entry.name: entry for entry in entry_points(group="takt.suites")}
+    if name not in found:
+        raise TaktError(f"no suite {name!r}; valid: {', '.join(sorted(found)) or 'none is installed'}")
+    return found[name].load()
+
+
+@dataclass
+class Command:
+    """Evaluate a policy on a suite in simulated time."""
+
+    suite: str = "tabletop"
+    """The suite's name."""
+    policy: Path = SHIPPED
+    """A bundle's folder."""
+    episodes: int = 100
+    """How many seeds; with --swap each is two episodes."""
+    seed: int = 10_000
+    """The first seed; demonstrations use seeds from one million on."""
+    split: str = "seen"
+    """Which wordings: seen or phrasings (none of them trained on)."""
+    swap: bool = False
+    """Run each table twice with two instructions that name different things; nothing else may move."""
+    latency: str = "0ms"
+    """Simulated time from an observation to its chunk, as 120ms or 0.12s; physics goes on meanwhile."""
+    rate: float = 30.0
+    """Ticks a simulated second."""
+    workers: int = 1
+    """Processes."""
+    json: Path | None = None
+    """Where to write the result."""
+
+    def run(self) -> int:
+        suite = self._check()
+        jobs = list(range(self.seed, self.seed + self.episodes))
+        results = list(self._progress(jobs))
+        report = self._report(suite.name, results)
+        self._print(report)
+        if self.json:
+            self.json.parent.mkdir(parents=True, exist_ok=True)
+            self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
+        return 0
+
+    def _check(self) -> Any:
+        suite = make_suite(self.suite)
+        if self.split not in suite.splits:
+            raise TaktError(
+                f"suite {self.suite!r} has no split {self.split!r}; valid: {', '.join(suite.splits)}"
+            )
+        if self.episodes < 1 or self.workers < 1 or self.seed < 0:
+            raise TaktError("--episodes and --workers are at least 1, --seed at least 0")
+        if not self.rate > 0:
+            raise TaktError("--rate is positive")
+        duration(self.latency)
+        load(self.policy)  # a broken bundle is refused here, before workers start
+        return suite
+
+    def _progress(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
+        """Results in the order of the seeds, with a bar and the running success."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("evaluating", total=len(jobs))
+            k = n = 0
+            for result in self._results(jobs):
+                yield result
+                k += sum(e["success"] for e in result["episodes"])
+                n += len(result["episodes"])
+                bar.update(task, advance=1, description=f"{k}/{n} succeeded")
+
+    def _results(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
+        options = (self.suite, self.policy, self.split, self.swap, duration(self.latency), self.rate)
+        if self.workers == 1:
+            start(*options)
+            yield from map(play, jobs)
+            return
+        # Spawned, never forked: GL contexts and engines do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, context, start, options) as pool:
+            yield from pool.map(play, jobs)
+
+    def _report(self, suite: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+        episodes = [e for r in results for e in r["episodes"]]
+        stages = {s: np.array([v for r in results for v in r["stages"].get(s, [])]) * 1e3 for s in STAGES}
+        names = sorted({e["task"] for e in episodes})
+        report = {
+            "suite": suite,
+            "policy": str(self.policy.name),
+            "split": self.split,
+            "swap": self.swap,
+            "machine": machine(),
+            "latency": self.latency,
+            "rate": self.rate,
+            "seeds": [self.seed, self.seed + self.episodes - 1],
+            "episodes": episodes,
+            "success": score([e["success"] for e in episodes]),
+            "tasks": {name: score([e["success"] for e in episodes if e["task"] == name]) for name in names},
+            "latency_ms": {s: percentiles(v) for s, v in stages.items() if len(v)},
+            "jerk": float(np.mean([j for r in results for j in r["jerk"]])),
+        }
+        if self.swap:
+            both = [all(e["success"] for e in r["episodes"]) for r in results]
+            report["pairs"] = score(both)
+        return report
+
+    def _print(self, report: dict[str, Any]) -> None:
+        def line(name: str, s: dict[str, Any]) -> str:
+            low, high = (100 * v for v in s["ci95"])
+            return (
+                f"{name}: {s['k']}/{s['n']} = {100 * s['rate']:.1f} %  (95 % Wilson {low:.1f} .. {high:.1f})"
+            )
+
+        print(line(f"{report['suite']}, {report['split']}{', swap' if self.swap else ''}", report["success"]))
+        if self.swap:
+            print(line("both of a pair", report["pairs"]))
+        for stage, row in report["latency_ms"].items():
+            print(f"  {stage:10s} p50 {row['p50']:.2f} ms  p95 {row['p95']:.2f}  p99 {row['p99']:.2f}")
+
+
+def duration(text: str) -> float:
+    """Seconds in "120ms" or "0.12s".
+
+    Raises:
+        TaktError: it is neither.
+    """
+    for suffix, unit in (("ms", 1e-3), ("s", 1.0)):
+        number = text.removesuffix(suffix)
+        if number != text:
+            try:
+                value = float(number) * unit
+            except ValueError:
+                break
+            if np.isfinite(value) and value >= 0:
+                return value
+            break
+    raise TaktError(f"--latency {text!r} is not a duration; write 120ms or 0.12s")
+
+
+def score(outcomes: list[bool]) -> dict[str, Any]:
+    n, k = len(outcomes), int(sum(outcomes))
+    return {"n": n, "k": k, "rate": k / n, "ci95": list(wilson(k, n))}
+
+
+def percentiles(values: np.ndarray) -> dict[str, float]:
+    p50, p95, p99, most = np.quantile(values, [0.5, 0.95, 0.99, 1.0])
+    return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(most)}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    names = ("numpy", "mujoco", "onnxruntime")
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
+
+
+# -- a worker: one world and one policy a process, kept between episodes
+
+
+class _Worker:
+    def __init__(self, suite: str, policy: Path, split: str, swap: bool, latency: float, rate: float) -> None:
+        self.suite, self.split, self.swap = make_suite(suite), split, swap
+        self.latency, self.period = latency, 1.0 / rate
+        self.clock = SimulatedClock()
+        self.robot = self.suite.robot(self.clock)
+        self.policy = OnnxPolicy(load(policy), threads=1)
+        check_match(self.policy.spec, self.robot.spec)
+
+
+_worker: _Worker | None = None
+
+
+def start(suite: str, policy: Path, split: str, swap: bool, latency: float, rate: float) -> None:
+    """A worker process begins."""
+    global _worker
+    _worker = _Worker(suite, policy, split, swap, latency, rate)
+
+
+def play(seed: int) -> dict[str, Any]:
+    """All episodes of one seed: their outcomes, the stages' seconds and the jerk."""
+    assert _worker is not None
+    stages: dict[str, list[float]] = {name: [] for name in STAGES}
+    episodes, jerks = [], []
+    for scenario in _worker.suite.scenarios(seed, _worker.split, _worker.swap):
+        episode, joints = obey(_worker, scenario, stages)
+        episodes.append(episode)
+        jerks.append(jerk(joints, _worker.period))
+    return {"episodes": episodes, "jerk": jerks, "stages": stages}
+
+
+def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dict[str, Any], np.ndarray]:
+    """One episode; its row of the report and the measured joints at every tick, shape (T, A)."""
+    w.robot.reset(scenario.layout)
+    w.policy.reset(scenario.seed)
+    w.clock.advance(1.0)
+    begun = w.clock.now()
+    link = _Listening(InlineLink(w.policy, w.latency, w.clock), stages)
+    planner = Planner(w.policy.spec, link)
+    goal = Goal(scenario, w.robot.world, w.suite.settle, begun + w.suite.seconds)
+    joints: list[np.ndarray] = []
+
+    def watch(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
+        joints.append(seen.state)
+
+    result = loop.run(
+        w.robot, planner, Ticker(w.clock, w.period), Budget(64), scenario.instruction,
+        Filter(Limits.of(w.robot.spec)), goal, patience=w.suite.seconds, on_tick=watch,
+    )  # fmt: skip
+    row = {
+        "task": scenario.task,
+        "instruction": scenario.instruction,
+        "seed": scenario.seed,
+        "success": goal.reached,
+        "steps": result.ticks,
+        "sim_seconds": round(result.ticks * w.period, 4),
+    }
+    return row, np.array(joints)
+
+
+class Goal:
+    """An `until`: success that has lasted, or the time is up."""
+
+    def __init__(self, scenario: Any, world: Any, settle: float, end: float) -> None:
+        self.scenario, self.world, self.settle, self.end = scenario, world, settle, end
+        self.since: float | None = None
+        self.reached = False
+
+    def __call__(self, now: float) -> bool:
+        if not self.scenario.successful(self.world):
+            self.since = None
+        elif self.since is None:
+            self.since = now
+        self.reached = self.since is not None and now - self.since >= self.settle - 1e-9
+        return self.reached or now >= self.end
+
+
+class _Listening:
+    """A link that notes how long the stages of each answer took."""
+
+    def __init__(self, link: InlineLink, stages: dict[str, list[float]]) -> None:
+        self._link, self._stages = link, stages
+
+    def submit(self, observation: Observation) -> bool:
+        return self._link.submit(observation)
+
+    def poll(self) -> list[Any]:
+        chunks = self._link.poll()
+        for chunk in chunks:
+            for name in STAGES:
+                if name in chunk.stages:
+                    self._stages[name].append(chunk.stages[name])
+        return chunks

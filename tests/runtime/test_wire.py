@@ -1,0 +1,137 @@
+"""What is encoded comes back; anything else is a WireError and never another exception."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime import wire
+from tests import fakes
+from vla.contract import ActionChunk, Observation, Prefix
+
+SPEC = fakes.arm_spec()
+ids = st.integers(0, 2**63 - 1)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(), st.binary()
+)
+trees = st.recursive(
+    leaves, lambda t: st.one_of(st.lists(t, max_size=4), st.dictionaries(st.text(max_size=8), t, max_size=4))
+)
+KINDS = ["hello", "welcome", "infer", "chunk", "error"]
+FIELDS = ["version", "spec", "session", "seq", "seed", "time", "dt", "state", "frames", "instruction", "text"]
+arrays = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["<f4", "|u1", "|O", "<f8", "<U1"]),
+        "shape": st.lists(st.one_of(st.integers(0, 4), st.integers(0, 2**63)), max_size=4),
+        "data": st.binary(max_size=64),
+    }
+)
+
+
+def infer() -> wire.Infer:
+    frames = {"front": np.arange(48, dtype=np.uint8).reshape(4, 4, 3)}
+    seen = Observation(1.25, np.array([0.5, -1.0], np.float32), frames, "put it — there")
+    prefix = Prefix(np.ones((3, 2), np.float32), np.array([True, False, False]))
+    return wire.Infer("abc", 2**63 - 1, 4, 5, seen, prefix, 0.05)
+
+
+MESSAGES = [
+    wire.Hello(),
+    wire.Welcome(SPEC),
+    infer(),
+    wire.Chunk(1, 2, ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32), {"prefix": 0.01})),
+    wire.Error("no", 1, 2),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_messages_come_back(message: wire.Message) -> None:
+    back = wire.decode(wire.encode(message))
+    assert type(back) is type(message)
+    np.testing.assert_equal(asdict(back), asdict(message))
+
+
+@given(ids, ids, finite, st.text(max_size=100))
+def test_requests_come_back(session: int, seq: int, time: float, text: str) -> None:
+    message = wire.Infer("d", session, seq, 0, Observation(time, np.zeros(1, np.float32), {}, text))
+    back = wire.decode(wire.encode(message))
+    assert (back.session, back.seq, back.observation.time) == (session, seq, time)
+    assert back.observation.instruction == text
+
+
+def refused_or_message(data: bytes) -> None:
+    with contextlib.suppress(wire.WireError):
+        wire.decode(data)
+
+
+@given(st.binary(max_size=400))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    refused_or_message(data)
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(KINDS),
+    st.dictionaries(
+        st.one_of(st.sampled_from(FIELDS), st.text(max_size=5)),
+        st.one_of(trees, arrays, st.dictionaries(st.text(max_size=5), arrays, max_size=3)),
+        max_size=11,
+    ),
+)
+def test_random_maps_are_refused(kind: str, fields: dict) -> None:
+    refused_or_message(msgpack.packb({**fields, "kind": kind}))
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(MESSAGES), st.data())
+def test_damaged_messages_are_refused(message: wire.Message, data: st.DataObject) -> None:
+    good = wire.encode(message)
+    cut = data.draw(st.integers(0, len(good)))
+    damage = data.draw(st.binary(max_size=8))
+    refused_or_message(good[:cut] + damage + good[cut + len(damage) :])
+    refused_or_message(good[:cut])
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(MESSAGES), st.data())
+def test_one_wrong_field_is_refused(message: wire.Message, data: st.DataObject) -> None:
+    fields = msgpack.unpackb(wire.encode(message))
+    name = data.draw(st.sampled_from(sorted(fields)))
+    fields[name] = data.draw(st.one_of(trees, arrays))
+    refused_or_message(msgpack.packb(fields))
+
+
+@pytest.mark.parametrize("data", [b"\x91" * 100_000, b"\x81\xa1a" * 50_000, b"\xdd\xff\xff\xff\xff", b""])
+def test_deep_and_boastful_messages_are_refused(data: bytes) -> None:
+    with pytest.raises(wire.WireError):
+        wire.decode(data)
+
+
+def test_missing_and_unknown_fields_are_refused() -> None:
+    fields = msgpack.unpackb(wire.encode(infer()))
+    for name in set(fields) - {"deadline"}:
+        with pytest.raises(wire.WireError):
+            wire.decode(msgpack.packb({k: v for k, v in fields.items() if k != name}))
+    with pytest.raises(wire.WireError, match="unknown"):
+        wire.decode(msgpack.packb(fields | {"more": 1}))
+
+
+def test_sizes_are_checked_before_anything_is_made() -> None:
+    fields = msgpack.unpackb(wire.encode(infer()))
+    fields["state"] = {"dtype": "<f4", "shape": [2**60], "data": b""}
+    with pytest.raises(wire.WireError, match="state"):
+        wire.decode(msgpack.packb(fields))
+    with pytest.raises(wire.WireError, match="at most"):
+        wire.decode(bytes(wire.MAX_BYTES + 1))
+
+
+def test_specs_have_names() -> None:
+    assert wire.digest(SPEC) == wire.digest(fakes.arm_spec())
+    assert wire.digest(SPEC) != wire.digest(fakes.arm_spec(dt=0.1))

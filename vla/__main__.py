@@ -1,0 +1,163 @@
+"""The front door: `takt COMMAND ...`. A table of commands, each loaded when it is called.
+
+A command is a module with a dataclass `Command`: its fields are the flags, its docstrings the help,
+and `run()` does the work and returns the exit status. The table holds names, not imports, so that
+`takt run` on a robot never loads torch, and the folders below never see the ones above.
+
+Exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.metadata
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from vla.contract import TaktError
+
+
+class Runnable(Protocol):
+    """What every command's dataclass is, whatever its flags."""
+
+    def run(self) -> int:
+        """Do the work; the exit status."""
+
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("sim.demo", "type an instruction, watch the arm and its latency budget"),
+    "run": ("runtime.run", "obey an instruction with a policy on a robot"),
+    "eval": ("sim.evaluate", "success over episodes, with the policy's latency simulated"),
+    "serve": ("runtime.server", "answer robots over the network with a policy"),
+    "export": ("export.graph", "turn a checkpoint into a verified bundle"),
+    "train": ("vla.train", "demonstrations in, checkpoint out"),
+    "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
+    "doctor": ("runtime.doctor", "what works on this machine, and what to do about the rest"),
+}
+
+# The optional third-party modules and the extra that brings each.
+EXTRAS = {
+    "onnxruntime": "cpu",
+    "tensorrt": "tensorrt",
+    "mujoco": "sim",
+    "gymnasium": "sim",
+    "scipy": "sim",
+    "viser": "console",
+    "mjviser": "console",
+    "torch": "torch",
+    "onnx": "torch",
+    "onnxscript": "torch",
+    "safetensors": "torch",
+    "cv2": "robot",
+    "pyarrow": "data",
+    "av": "data",
+    "PIL": "data",
+    "ray": "ray",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. Errors become one line, never a traceback, where a user can act."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = dispatch(args)
+        sys.stdout.flush()  # a closed pipe shows itself here, and not in the interpreter's shutdown
+        return status
+    except TaktError as error:
+        return complain(str(error), status=1)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        return complain(f"{missing} is not installed: pip install 'takt-vla[{EXTRAS[missing]}]'", status=1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone, as in `takt --help | head -1`. What is still buffered must go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def dispatch(args: list[str]) -> int:
+    """Find the command that `args` name and run it with the rest of them."""
+    if not args or args[0] in ("-h", "--help"):
+        print(table())
+        return 0
+    name, *rest = args
+    if name == "--version":
+        print(f"takt {version()}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ";"
+        return complain(f"no command {name!r}{hint} valid: {', '.join(COMMANDS)}", status=2)
+    command = parse(name, rest)
+    return command if isinstance(command, int) else command.run()
+
+
+def parse(name: str, args: list[str]) -> Runnable | int:
+    """The command with its flags filled in, or the exit status when it printed help or cannot be parsed."""
+    import tyro  # 0.1 s that `takt --version` need not wait for
+
+    command_type = importlib.import_module(COMMANDS[name][0]).Command
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(command_type, prog=f"takt {name}", args=args)
+    except SystemExit as stop:
+        if not stop.code:
+            return 0
+        return complain(f"{unbox(errors.getvalue())} (takt {name} --help)", status=2)
+
+
+def unbox(text: str) -> str:
+    """The parser's framed message as one line.
+
+    ╭─ Unrecognized options ──────────────╮
+    │ Unrecognized options: --sed         │      ->  Unrecognized options: --sed
+    │ ─────────────────────────────────── │
+    │ For full helptext, run takt --help  │
+    ╰─────────────────────────────────────╯
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip("│┃ ") for line in text.splitlines()]
+    words = []
+    for line in lines:
+        if line.startswith(("╭", "╰", "┏", "┗")):
+            continue
+        if line.startswith(("─", "━")):
+            break  # below the first rule stand the help text and where to find more of it
+        words.append(line)
+    return " ".join(" ".join(words).split()) or " ".join(" ".join(lines).split())
+
+
+def table() -> str:
+    """Every command with its line of help."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {help_line}" for name, (_, help_line) in COMMANDS.items()]
+    head = ["Takt: a runtime that keeps a robot's beat while a vision-language-action policy thinks.", ""]
+    return "\n".join([*head, "usage: takt COMMAND [--help] ...", "", *rows])
+
+
+def version() -> str:
+    """The installed distribution's version."""
+    try:
+        return importlib.metadata.version("takt-vla")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def complain(message: str, status: int) -> int:
+    """One line on stderr; gives the status back."""
+    print(f"takt: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
