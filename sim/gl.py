@@ -9,9 +9,32 @@ import ctypes.util
 import os
 import sys
 
+from vla.contract import TaktError
+
 if sys.platform.startswith("linux") and "MUJOCO_GL" not in os.environ:
     os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
+_PLATFORM = os.environ.get("MUJOCO_GL", "")
+_REMEDY = "install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri and leave MUJOCO_GL unset, or run tools/gl.sh"
 
-import mujoco
+try:
+    import mujoco
+except ModuleNotFoundError:
+    raise
+except Exception as error:
+    # Whatever a missing GL library raises while MuJoCo loads it, down to AttributeError.
+    raise TaktError(f"MuJoCo does not load with MUJOCO_GL={_PLATFORM} ({error}); {_REMEDY}") from None
 
-__all__ = ["mujoco"]
+__all__ = ["mujoco", "renderer"]
+
+
+def renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """An off-screen renderer.
+
+    Raises:
+        TaktError: this machine has no working GL platform.
+    """
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise TaktError(f"cannot render with MUJOCO_GL={_PLATFORM} ({reason}); {_REMEDY}") from None

