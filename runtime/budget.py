@@ -109,8 +109,15 @@ def _summary(ring: Ring) -> dict[str, float]:
 
 
 def limits(spec: PolicySpec, period: float, replan: float) -> dict[str, float]:
-    """What the stages may take, s: a tick its period, a chunk what is left of the one that runs."""
-    return {"tick": period, "lateness": period, "chunk": (spec.chunk_length - 1) * spec.dt - replan}
+    """What the stages may take, s.
+
+    What the control loop does has to fit into a tick, each stage and all of them together; what the
+    policy does into the time after which the next chunk is wanted; a chunk has to be there before the
+    one that runs ends.
+    """
+    control = dict.fromkeys(("capture", "send", "receive", "filter", "write", "tick", "lateness"), period)
+    policy = dict.fromkeys(("preprocess", "queue", "words", "prefix", "steps"), replan)
+    return control | policy | {"chunk": (spec.chunk_length - 1) * spec.dt - replan}
 
 
 def table(budget: Budget, limits: Mapping[str, float]) -> Table:

@@ -216,6 +216,17 @@ def test_what_cannot_be_exported_is_one_line(
     assert kept.is_dir()
 
 
+def test_a_folder_that_is_no_bundle_is_not_replaced(
+    exported: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("five years")
+    folder = exported[0].parent
+    args = [str(folder / "checkpoint"), str(tmp_path), "--words-from", str(folder / "words")]
+    assert frontdoor.main(["export", *args]) == 1
+    assert (tmp_path / "thesis.txt").read_text() == "five years"
+    assert str(tmp_path) in capsys.readouterr().err
+
+
 # -- int8 as storage
 
 

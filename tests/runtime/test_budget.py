@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from runtime.budget import Budget, limits, table
+from runtime.budget import STAGES, Budget, limits, table
 from tests.fakes import arm_spec
 from vla.contract import ActionChunk
 
@@ -62,12 +62,16 @@ def test_everything_up_to_the_first_chunk_is_warm_up() -> None:
 
 def test_the_table_judges_each_stage_by_its_limit() -> None:
     budget = Budget()
-    for stage, seconds in (("tick", 0.001), ("chunk", 9.0), ("prefix", 0.1)):
+    for stage, seconds in (("tick", 0.001), ("chunk", 9.0), ("prefix", 0.1), ("steps", 0.3)):
         budget.record(stage, seconds)
     text = io.StringIO()
     Console(file=text, width=120).print(table(budget, limits(arm_spec(), 0.03, 0.2)))
     verdicts = {line.split()[1]: line for line in text.getvalue().splitlines() if "│" in line}
     assert "ok" in verdicts["tick"]
     assert "over" in verdicts["chunk"]
-    assert "ok" not in verdicts["prefix"]
-    assert "over" not in verdicts["prefix"]
+    assert "ok" in verdicts["prefix"]
+    assert "over" in verdicts["steps"]
+
+
+def test_every_stage_has_a_limit() -> None:
+    assert set(limits(arm_spec(), 0.03, 0.2)) == set(STAGES)
