@@ -27,7 +27,18 @@ MAY_IMPORT = {
     "export": {"export", "robot_io", "sim", "runtime", "vla"},
 }
 # All that runtime and the bodies may take from vla; none of it needs torch.
-WITHOUT_TORCH = {"contract", "preprocess", "flow", "dataset", "dataset_format"}
+WITHOUT_TORCH = {
+    "contract",
+    "preprocess",
+    "flow",
+    "dataset",
+    "dataset_arrow",
+    "dataset_format",
+    "dataset_media",
+    "dataset_reader",
+    "dataset_stats",
+    "dataset_writer",
+}
 # The files of vla that may import torch; so may export.
 MODELS = {"nano.py", "smolvla.py", "pi0.py", "minilm.py", "policy.py", "checkpoint.py", "train.py"}
 # What the extra `torch` brings stays with them, lest a robot need it.

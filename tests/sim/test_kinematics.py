@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import so101
+from sim.gl import mujoco
 from sim.tabletop import expert, kinematics, scene, tasks
 from sim.tabletop.arm import JOINTS
 
@@ -50,11 +50,16 @@ def test_the_closed_form_is_mujocos(forward: Any, q: np.ndarray) -> None:
     np.testing.assert_allclose(-np.sin(pitch), direction[2], atol=1e-3)
 
 
-def test_the_zero_pose_is_the_published_one(forward: Any) -> None:
-    published = (0.391, 0.0, 0.234)
-    point, pitch = kinematics.tool(np.zeros(4))
-    np.testing.assert_allclose(point, published, atol=1e-3)
-    np.testing.assert_allclose(forward(np.zeros(4))[0], published, atol=1e-3)
+def test_the_zero_pose_is_the_published_one(arm: Any) -> None:
+    """Stretched forwards and level. Published: the point on the hand's axis, 98 mm from its frame."""
+    data = mujoco.MjData(arm)
+    mujoco.mj_kinematics(arm, data)
+    hand = data.body("gripper")
+    point = hand.xpos + hand.xmat.reshape(3, 3) @ (0.0, 0.0, -0.098)
+    np.testing.assert_allclose(point, (0.391, 0.0, 0.234), atol=1e-3)
+    # The tool point lies between the jaws, 12 mm above that axis.
+    tool, pitch = kinematics.tool(np.zeros(4))
+    np.testing.assert_allclose(tool, point + (0.0, 0.0, 0.012), atol=1e-3)
     assert pitch == 0.0
 
 

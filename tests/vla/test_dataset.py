@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from vla import dataset_format as form
 from vla.contract import TaktError
 from vla.dataset import Dataset, Feature, Writer, merge
+from vla.dataset_format import INDEX_FEATURES
+from vla.dataset_media import decode_pngs, encode_png
+from vla.dataset_stats import QUANTILES, STATISTICS, array_stats, combine_stats
 
 STATE, CHUNK = "observation.state", "target"
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
@@ -113,7 +115,7 @@ def test_what_is_written_is_read(episodes: list[Episode], file_mb: int, data: st
 
 
 def test_index_columns(written: Dataset) -> None:
-    got = {n: a[:, 0] for n, a in written.columns(list(form.INDEX_FEATURES)).items()}
+    got = {n: a[:, 0] for n, a in written.columns(list(INDEX_FEATURES)).items()}
     lengths = [len(c[STATE]) for _, c in EPISODES]
     frame = np.concatenate([np.arange(n) for n in lengths])
     np.testing.assert_array_equal(got["index"], np.arange(sum(lengths)))
@@ -132,7 +134,7 @@ def test_info_and_episode_table_agree(written: Dataset) -> None:
     assert [e["tasks"] for e in written.episodes] == [[task] for task, _ in EPISODES]
     assert [e["success"] for e in written.episodes] == [True, False, True, False]
     assert written.features == FEATURES | {n: Feature(f.dtype, f.shape, ["height", "width", "channels"])
-                                           for n, f in PICTURES.items()} | form.INDEX_FEATURES  # fmt: skip
+                                           for n, f in PICTURES.items()} | INDEX_FEATURES  # fmt: skip
 
 
 def test_files_carry_what_other_readers_look_for(written: Dataset) -> None:
@@ -184,12 +186,12 @@ def test_pictures_go_where_the_caller_says(written: Dataset) -> None:
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))), st.integers(0, 9))
 def test_png_is_exact_for_us_and_for_others(frame: np.ndarray, level: int) -> None:
-    ours = form.encode_png(frame)
+    ours = encode_png(frame)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(ours))), frame)
     other = io.BytesIO()
     Image.fromarray(frame).save(other, "PNG", compress_level=level)
     out = np.zeros((3, *frame.shape), np.uint8)
-    form.decode_pngs([ours, other.getvalue(), ours], out)
+    decode_pngs([ours, other.getvalue(), ours], out)
     np.testing.assert_array_equal(out, np.stack([frame] * 3))
 
 
@@ -197,7 +199,7 @@ def assert_stats(stats: dict[str, Any], values: np.ndarray) -> None:
     """`stats` are numpy's over the first axis of `values`."""
     values = values.astype(np.float64)
     want = {n: getattr(np, n)(values, axis=0) for n in ("min", "max", "mean", "std")}
-    want |= {n: np.quantile(values, q, axis=0) for n, q in form.QUANTILES.items()}
+    want |= {n: np.quantile(values, q, axis=0) for n, q in QUANTILES.items()}
     assert stats["count"] == [len(values)]
     for name, value in want.items():
         np.testing.assert_allclose(np.array(stats[name]), value, rtol=1e-9, atol=1e-9, err_msg=name)
@@ -209,7 +211,7 @@ def test_stats_are_numpys(written: Dataset) -> None:
     for name in (STATE, CHUNK, "count", "done"):
         assert_stats(stats[name], joined(EPISODES, name))
         for row, (_, columns) in zip(episodes, EPISODES, strict=True):
-            assert_stats({key: row[f"stats/{name}/{key}"] for key in form.STATISTICS}, columns[name])
+            assert_stats({key: row[f"stats/{name}/{key}"] for key in STATISTICS}, columns[name])
     assert "note" not in stats
 
 
@@ -219,7 +221,7 @@ def test_stats_of_pictures_are_of_each_channel_from_0_to_1(written: Dataset) -> 
     for name in ("min", "max", "mean", "std"):  # no episode is long enough to be thinned, so these are exact
         want = getattr(np, name)(pixels, axis=0).reshape(3, 1, 1)
         np.testing.assert_allclose(np.array(stats[name]), want, atol=1e-9)
-    for name, q in form.QUANTILES.items():
+    for name, q in QUANTILES.items():
         np.testing.assert_allclose(np.ravel(stats[name]), np.quantile(pixels, q, axis=0), atol=0.05)
     assert stats["count"] == [19]
 
@@ -227,8 +229,8 @@ def test_stats_of_pictures_are_of_each_channel_from_0_to_1(written: Dataset) -> 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(hnp.arrays(float, st.tuples(st.integers(1, 6), st.just(2)), elements=FLOATS), min_size=1))
 def test_stats_combine(parts: list[np.ndarray]) -> None:
-    both = form.combine_stats([form.array_stats(p) for p in parts])
-    whole = form.array_stats(np.concatenate(parts))
+    both = combine_stats([array_stats(p) for p in parts])
+    whole = array_stats(np.concatenate(parts))
     for name in ("min", "max", "mean", "std", "count"):
         np.testing.assert_allclose(both[name], whole[name], rtol=1e-6, atol=1e-1)
 
@@ -250,7 +252,7 @@ def assert_same(got: Dataset, want: Dataset) -> None:
     }
     one, two = (json.loads((d.root / "meta/stats.json").read_text()) for d in (got, want))
     for name in one:
-        for key in form.STATISTICS:
+        for key in STATISTICS:
             np.testing.assert_allclose(one[name][key], two[name][key], atol=1e-9)
 
 
