@@ -90,7 +90,9 @@ def test_a_spec_survives_json(
     name: str, dt: float, replan: float, length: int, state: list[str], data: st.DataObject
 ) -> None:
     limit = st.floats(allow_nan=False, allow_infinity=False)
-    dimensions = st.builds(Dimension, st.text(), st.sampled_from(["rad", "m", "1"]), limit, limit, st.booleans())
+    dimensions = st.builds(
+        Dimension, st.text(), st.sampled_from(["rad", "m", "1"]), limit, limit, st.booleans()
+    )
     cameras = st.builds(CameraSpec, st.text(), st.integers(1, 4096), st.integers(1, 4096))
     spec = PolicySpec(
         name=name,
@@ -132,7 +134,12 @@ OTHERS = SPEC.actions.dimensions[1:]
             str([d.name for d in OTHERS]),
             str(list(ROBOT.actions.names)),
         ),
-        ({"actions": ActionSpace((replace(FIRST, unit="m"), *OTHERS))}, "action units", "('m', True)", "('rad', True)"),
+        (
+            {"actions": ActionSpace((replace(FIRST, unit="m"), *OTHERS))},
+            "action units",
+            "('m', True)",
+            "('rad', True)",
+        ),
         (
             {"actions": ActionSpace((replace(FIRST, absolute=False), *OTHERS))},
             "action units",

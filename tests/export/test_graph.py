@@ -79,7 +79,14 @@ def exported(model: nano.Nano, tmp_path_factory: pytest.TempPathFactory) -> tupl
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint/config.json").write_text(json.dumps({"type": "nano", **CONFIG.to_json()}))
     save_file(model.state_dict(), folder / "checkpoint/model.safetensors")
-    flags = ["--words-from", str(folder / "words"), "--steps", str(STEPS), "--json", str(folder / "report.json")]
+    flags = [
+        "--words-from",
+        str(folder / "words"),
+        "--steps",
+        str(STEPS),
+        "--json",
+        str(folder / "report.json"),
+    ]
     status = frontdoor.main(["export", str(folder / "checkpoint"), str(folder / "bundle"), *flags])
     assert status == 0
     return folder / "bundle", table
@@ -101,7 +108,12 @@ def look(seed: int) -> Observation:
 
 @torch.inference_mode()
 def torch_chunk(
-    model: nano.Nano, seen: Observation, table: np.ndarray, noise: np.ndarray, kept: np.ndarray, mask: np.ndarray
+    model: nano.Nano,
+    seen: Observation,
+    table: np.ndarray,
+    noise: np.ndarray,
+    kept: np.ndarray,
+    mask: np.ndarray,
 ) -> np.ndarray:
     """What the torch sampler makes of the same observation and noise, shape (H, A)."""
     frames = [torch.from_numpy(seen.frames[c])[None] for c in CONFIG.cameras]
@@ -196,15 +208,22 @@ def test_a_chunk_with_committed_rows_equals_the_torch_samplers(
     policy.reset(5)
     noise = np.random.default_rng([5, 0]).standard_normal((1, *shape))[0]
     got = policy.infer(look(9), Prefix(kept, mask)).actions
-    np.testing.assert_allclose(got, torch_chunk(model, look(9), table, noise, kept, mask), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(
+        got, torch_chunk(model, look(9), table, noise, kept, mask), atol=1e-4, rtol=1e-4
+    )
     np.testing.assert_allclose(got[mask], kept[mask], atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"), [(["--steps", "0"], "--steps"), (["--words-from", "nowhere"], "nowhere"), ([], "nowhere")]
+    ("flags", "said"),
+    [(["--steps", "0"], "--steps"), (["--words-from", "nowhere"], "nowhere"), ([], "nowhere")],
 )
 def test_what_cannot_be_exported_is_one_line(
-    flags: list[str], said: str, exported: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str],
+    said: str,
+    exported: tuple[Path, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     checkpoint = exported[0].parent / "checkpoint" if flags else tmp_path / "nowhere"
     kept = tmp_path / "bundle"

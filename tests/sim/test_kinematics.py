@@ -16,7 +16,9 @@ from sim.tabletop.arm import JOINTS
 
 LAW = settings(deadline=None, max_examples=150, derandomize=True)
 
-joints = st.tuples(*(st.floats(lower, upper) for lower, upper in list(so101.JOINTS.values())[:4])).map(np.array)
+joints = st.tuples(*(st.floats(lower, upper) for lower, upper in list(so101.JOINTS.values())[:4])).map(
+    np.array
+)
 # Where things stand and the hand goes: around the pan axis [m, rad, m].
 places = st.tuples(st.floats(*tasks.RHO), st.floats(-tasks.SWEEP, tasks.SWEEP), st.floats(0.012, 0.10))
 

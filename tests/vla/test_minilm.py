@@ -115,7 +115,9 @@ def test_what_is_masked_does_not_count(encoder: tuple[Words, minilm.MiniLM]) -> 
     ids, mask = (torch.from_numpy(a) for a in words(PARAPHRASES[0][0]))
     count = int(mask.sum())
     other = torch.where(mask.bool(), ids, torch.full_like(ids, 2000))
-    torch.testing.assert_close(model(other, mask)[:, :count], model(ids, mask)[:, :count], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model(other, mask)[:, :count], model(ids, mask)[:, :count], atol=1e-5, rtol=1e-5
+    )
     short = model(ids[:, :count], mask[:, :count])
     torch.testing.assert_close(short, model(ids, mask)[:, :count], atol=1e-4, rtol=1e-4)
 

@@ -219,7 +219,9 @@ def test_nothing_to_train_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @NEEDS_WORDS
-@pytest.mark.parametrize("spec", ["nowhere", "nowhere:3", "{data}:x", "{data}:", "{data}:-1", "{data}:nan", "{data}:0"])
+@pytest.mark.parametrize(
+    "spec", ["nowhere", "nowhere:3", "{data}:x", "{data}:", "{data}:-1", "{data}:nan", "{data}:0"]
+)
 def test_bad_data_is_refused(
     spec: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

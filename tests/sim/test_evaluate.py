@@ -1,0 +1,253 @@
+"""`takt eval`: any number of workers gives the same list, and what is asked wrongly is one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vla.__main__ as frontdoor
+from sim import evaluate
+from sim.statistics import wilson
+from sim.tabletop.suite import SUITE
+from tests import fakes
+from vla.contract import TaktError
+
+LAW = settings(deadline=None, max_examples=60, derandomize=True)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for the tabletop's arm and cameras that knows nothing."""
+    return fakes.write_bundle(tmp_path_factory.mktemp("eval") / "fake", fakes.arm_spec(), noise=0.2)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Episodes of half a second; workers in other processes play whole ones."""
+    monkeypatch.setattr(SUITE, "seconds", 0.5, raising=False)
+    yield
+    if evaluate._worker is not None:
+        evaluate._worker.robot.world.close()
+        evaluate._worker = None
+
+
+def report(policy: Path, out: Path, *flags: str) -> dict[str, Any]:
+    assert frontdoor.main(["eval", "--policy", str(policy), "--json", str(out), *flags]) == 0
+    return json.loads(out.read_text())
+
+
+# -- the result
+
+
+@pytest.mark.usefixtures("short")
+def test_the_report_has_its_keys_and_counts_add_up(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = report(policy, tmp_path / "new/folder/out.json", "--episodes", "3", "--seed", "40")
+    assert {
+        "suite",
+        "policy",
+        "machine",
+        "latency",
+        "episodes",
+        "success",
+        "tasks",
+        "latency_ms",
+        "jerk",
+    } <= set(out)
+    assert (out["suite"], out["policy"], out["latency"]) == ("tabletop", "fake", "0ms")
+    assert len(out["episodes"]) == 3
+    for episode, seed in zip(out["episodes"], range(40, 43), strict=True):
+        assert set(episode) == {"task", "instruction", "seed", "success", "steps", "sim_seconds"}
+        assert episode["seed"] == seed
+        assert episode["sim_seconds"] == pytest.approx(episode["steps"] / 30, abs=1e-3)
+        assert episode["sim_seconds"] == pytest.approx(0.5, abs=0.05)
+    k = sum(e["success"] for e in out["episodes"])
+    assert out["success"] == {"n": 3, "k": k, "rate": k / 3, "ci95": pytest.approx(list(wilson(k, 3)))}
+    assert sum(task["n"] for task in out["tasks"].values()) == 3
+    assert set(out["latency_ms"]) == {"words", "preprocess", "prefix", "steps"}
+    for row in out["latency_ms"].values():
+        assert 0 <= row["p50"] <= row["p95"] <= row["p99"] <= row["max"]
+    assert out["jerk"] > 0
+    assert {"processor", "cores", "system", "python", "versions"} <= set(out["machine"])
+    assert "pairs" not in out
+    said = capsys.readouterr().out
+    assert f"{k}/3" in said
+    assert "Wilson" in said
+
+
+@pytest.mark.usefixtures("short")
+def test_swapped_pairs_share_a_table_and_count_together(policy: Path, tmp_path: Path) -> None:
+    out = report(policy, tmp_path / "out.json", "--episodes", "2", "--swap")
+    assert out["success"]["n"] == 4
+    assert out["pairs"]["n"] == 2
+    for one, two in zip(out["episodes"][::2], out["episodes"][1::2], strict=True):
+        assert one["seed"] == two["seed"]
+        assert one["instruction"] != two["instruction"]
+
+
+@pytest.mark.usefixtures("short")
+def test_an_evaluation_repeats_whatever_ran_before(policy: Path, tmp_path: Path) -> None:
+    flags = ("--episodes", "1", "--latency", "100ms", "--split", "phrasings")
+    first = report(policy, tmp_path / "a.json", *flags, "--seed", "3")
+    both = report(policy, tmp_path / "b.json", "--episodes", "2", *flags[2:], "--seed", "2")
+    assert both["episodes"][1] == first["episodes"][0]
+    again = report(policy, tmp_path / "c.json", *flags, "--seed", "3")
+    assert (again["episodes"], again["jerk"]) == (first["episodes"], first["jerk"])
+
+
+@pytest.mark.usefixtures("short")
+def test_latency_is_felt(policy: Path, tmp_path: Path) -> None:
+    """The first answer comes later, so the arm moves otherwise."""
+    jerks = {
+        latency: report(policy, tmp_path / "out.json", "--episodes", "1", "--latency", latency)["jerk"]
+        for latency in ("0ms", "100ms", "0.1s")
+    }
+    assert jerks["100ms"] == jerks["0.1s"] != jerks["0ms"]
+
+
+def test_two_workers_give_the_list_of_one(policy: Path, tmp_path: Path) -> None:
+    """In processes of their own, as users run it, so that both play episodes of full length."""
+    results = []
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.json"
+        flags = ["--policy", str(policy), "--episodes", "2", "--swap", "--seed", "7", "--latency", "50ms"]
+        command = [sys.executable, "-m", "vla", "eval", *flags, "--workers", str(workers), "--json", str(out)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(out.read_text()))
+    one, two = results
+    assert len(one["episodes"]) == 4
+    assert one["episodes"] == two["episodes"]
+    # Not only the outcomes: every joint at every tick.
+    assert one["jerk"] == two["jerk"]
+
+
+# -- a goal reached
+
+
+class _Scenario:
+    """A scenario whose rule of success is a list of answers."""
+
+    def __init__(self, answers: list[bool]) -> None:
+        self.answers = answers
+
+    def successful(self, world: Any) -> bool:
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "ends", "reached"),
+    [
+        ([False] * 12, 1.0, False),
+        ([True] * 12, 0.3, True),
+        ([True, True, False] + [True] * 9, 0.6, True),  # a success that did not last starts anew
+        ([False] * 8 + [True] * 4, 1.0, False),  # too late to last
+    ],
+)
+def test_success_must_last(answers: list[bool], ends: float, reached: bool) -> None:
+    goal = evaluate.Goal(_Scenario(answers), None, settle=0.3, end=1.0)
+    now = next(tick / 10 for tick in range(12) if goal(tick / 10))
+    assert now == pytest.approx(ends)
+    assert goal.reached is reached
+
+
+# -- durations
+
+
+@LAW
+@given(st.floats(0, 1e6))
+def test_a_duration_reads_back(seconds: float) -> None:
+    assert evaluate.duration(f"{seconds!r}s") == seconds
+    assert evaluate.duration(f"{seconds!r}ms") == pytest.approx(seconds / 1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("120ms", 0.12), ("0.12s", 0.12), ("0ms", 0.0), ("1e2ms", 0.1)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert evaluate.duration(text) == pytest.approx(seconds)
+
+
+BAD = ["", "120", "ms", "s", "abc", "-1ms", "nanms", "infs", "12m", "1,5s", "profile.json"]
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(TaktError, match="120ms"):
+        evaluate.duration(text)
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--suite", "tablettop"], "tabletop"),
+        (["--split", "unseen"], "phrasings"),
+        (["--latency", "soon"], "120ms"),
+        (["--episodes", "0"], "--episodes"),
+        (["--workers", "0"], "--workers"),
+        (["--seed", "-1"], "--seed"),
+        (["--rate", "0"], "--rate"),
+        (["--rate", "nan"], "--rate"),
+        (["--policy", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(
+    flags: list[str], said: str, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    args = ["eval", "--policy", str(policy), "--episodes", "1", "--json", str(out), *flags]
+    assert frontdoor.main(args) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("takt: ")
+    assert said in line
+    assert not out.exists()
+
+
+def test_an_altered_bundle_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    folder = fakes.write_bundle(tmp_path / "bundle", fakes.arm_spec())
+    with (folder / "step.onnx").open("ab") as file:
+        file.write(b"\0")
+    command = [
+        sys.executable,
+        "-m",
+        "vla",
+        "eval",
+        "--policy",
+        str(folder),
+        "--workers",
+        "2",
+        "--episodes",
+        "2",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "step.onnx was altered" in line
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_policy_for_another_body_is_refused(workers: str, tmp_path: Path) -> None:
+    other = replace(fakes.arm_spec(), state=tuple(f"leg{i}" for i in range(6)))
+    folder = fakes.write_bundle(tmp_path / "bundle", other)
+    flags = ["--policy", str(folder), "--episodes", "2", "--workers", workers]
+    done = subprocess.run(
+        [sys.executable, "-m", "vla", "eval", *flags], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "leg0" in line
+    assert "shoulder_pan" in line
