@@ -102,7 +102,9 @@ class Command:
                 )  # fmt: skip
             asked, busy, took = (
                 now - then
-                for now, then in zip((requests(), processor_time(server), time.monotonic()), before, strict=True)
+                for now, then in zip(
+                    (requests(), processor_time(server), time.monotonic()), before, strict=True
+                )
             )
             Console().print(table(budget, limits(policy.spec, 1.0 / self.rate, planner.replan)))
         return {

@@ -83,11 +83,13 @@ class Command:
         self._print(report)
         worst = max(v["action_error"]["max"] for v in report["variants"])
         if worst > TOLERANCE:
-            raise TaktError(f"actions differ by {worst:.1e} rad: is {self.bundle} made from {self.checkpoint}?")
+            raise TaktError(
+                f"actions differ by {worst:.1e} rad: is {self.bundle} made from {self.checkpoint}?"
+            )
         return 0
 
     def _actions(self, engine: Engine, threads: int, chunk: Chunk, inputs: list[Observation]) -> np.ndarray:
-        """The variant's answers, shape (INPUTS, H, A); they also compile what is compiled when it is called."""
+        """The variant's answers, shape (INPUTS, H, A); what is compiled is compiled by that."""
         set_threads(threads)
         return np.stack([chunk(seen, call)[0] for call, seen in enumerate(inputs)])
 

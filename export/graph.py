@@ -90,12 +90,17 @@ class Command:
             "tokenizer": "tokenizer.json",
             "words_length": train.TOKENS,
             "sampler": {"steps": self.steps, "noise": self.noise},
-            "provenance": {"architecture": "nano", "torch": torch.__version__, "opset": OPSET},
+            "provenance": self._provenance(),
             "tolerances": errors,
         }
         (out / "policy.json").write_text(jsonlib.dumps(policy, indent=1))
         write_manifest(out)
         return errors
+
+    def _provenance(self) -> dict[str, Any]:
+        made = {"architecture": "nano", "torch": torch.__version__, "opset": OPSET}
+        training = self.checkpoint / "training.json"
+        return made | ({"training": jsonlib.loads(training.read_text())} if training.is_file() else {})
 
 
 def spec(c: nano.Config, replan: float) -> PolicySpec:

@@ -1,7 +1,7 @@
 """`takt train`: data sets in, a checkpoint out. Reads LeRobotDataset v3 folders only; no simulator here.
 
-A checkpoint is a folder: config.json, model.safetensors (averaged weights), and, while training is
-under way, resume.safetensors (weights, optimiser, averages), written often enough to lose little.
+A checkpoint is a folder: config.json, model.safetensors (averaged weights), training.json (what made
+them), and, while training is under way, resume.safetensors (weights, optimiser, averages), written often enough to lose little.
 """
 
 from __future__ import annotations
@@ -228,6 +228,7 @@ class Trainer:
         config = {"type": "nano", **self.model.config.to_json()}
         (self.o.out / "config.json").write_text(jsonlib.dumps(config, indent=1))
         save_file(self.average, self.o.out / "model.safetensors")
+        (self.o.out / "training.json").write_text(jsonlib.dumps(self._provenance(), indent=1))
         slots = self.optimiser.state_dict()["state"]
         state = {f"optimiser.{i}.{k}": v for i, slot in slots.items() for k, v in slot.items()}
         state |= {f"average.{k}": v for k, v in self.average.items()}
@@ -236,6 +237,13 @@ class Trainer:
         part = self.o.out / "resume.part"
         save_file(state, part)
         part.replace(self.o.out / "resume.safetensors")
+
+    def _provenance(self) -> dict[str, Any]:
+        """What made these weights; goes with them into a bundle."""
+        o = self.o
+        names = [f"{Path(path).name}:{weight:g}" for path, weight in map(_weighted, o.data)]
+        start = {"init": o.init.name if o.init else None, "data": names, "frames": len(self.frames.task)}
+        return start | {"steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate, "seed": o.seed}
 
     def _resume(self) -> None:
         path = self.o.out / "resume.safetensors"

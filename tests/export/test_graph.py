@@ -282,7 +282,7 @@ def test_other_floats_have_none(seed: int, rows: int, columns: int) -> None:
 
 
 def test_a_row_of_zeros_does_not_hide_the_axis() -> None:
-    """Such rows are there: words of a vocabulary that were never trained."""
+    """Such a row is what a word that was never trained may leave, and `round_int8` allows for it."""
     array, values, _ = steps(0, (12, 9), 0)
     array[3], values[3] = 0, 0
     with warnings.catch_warnings():
@@ -311,7 +311,8 @@ def test_int8_storage_answers_the_same_and_is_a_quarter(tmp_path: Path) -> None:
     ]
     port = helper.make_tensor_value_info
     made = helper.make_graph(
-        nodes, "test", [port("ids", TensorProto.INT64, [1, 16])], [port("out", TensorProto.FLOAT, [1, 16, 8])],
+        nodes, "test",
+        [port("ids", TensorProto.INT64, [1, 16])], [port("out", TensorProto.FLOAT, [1, 16, 8])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )  # fmt: skip
     whole = helper.make_model(made, opset_imports=[helper.make_opsetid("", graph.OPSET)], ir_version=10)

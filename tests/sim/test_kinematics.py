@@ -81,7 +81,7 @@ def test_solving_and_going_there_arrives(place: tuple[float, float, float], pitc
     arrived, tilt = kinematics.tool(q)
     np.testing.assert_allclose(arrived, point, atol=1e-9)
     assert abs(tilt - pitch) <= 0.7 + 1e-9
-    assert (kinematics.LOWER <= q).all()
+    assert (q >= kinematics.LOWER).all()
     assert (q <= kinematics.UPPER).all()
     assert q.shape == (4,)
 

@@ -33,8 +33,8 @@ def layout(**changes: object) -> tasks.Layout:
         "cubes": ("red", "green", "blue"), "bowls": ("yellow", "purple"),
         "cube_xy": np.array([[0.20, 0.10], [0.27, 0.02], [0.22, -0.08]]), "cube_yaw": np.zeros(3),
         "bowl_xy": np.array([[0.30, 0.12], [0.30, -0.12]]), "cube": 0, "bowl": 0, "arm": tasks.HOME.copy(),
-        "table": np.array([0.76, 0.70, 0.62]), "light": np.full(3, 0.6), "light_at": np.array([0.5, 0.4, 1.0]),
-        "tint": np.ones(scene.CUBES + scene.BOWLS),
+        "table": np.array([0.76, 0.70, 0.62]), "light": np.full(3, 0.6),
+        "light_at": np.array([0.5, 0.4, 1.0]), "tint": np.ones(scene.CUBES + scene.BOWLS),
     }  # fmt: skip
     plain["arm"][0] = 1.5
     return tasks.Layout(**{**plain, **changes})  # type: ignore[arg-type]
