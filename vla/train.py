@@ -1,7 +1,8 @@
 """`takt train`: data sets in, a checkpoint out. Reads LeRobotDataset v3 folders only; no simulator here.
 
 A checkpoint is a folder: config.json, model.safetensors (averaged weights), training.json (what made
-them), and, while training is under way, resume.safetensors (weights, optimiser, averages), written often enough to lose little.
+them), and, while training is under way, resume.safetensors (weights, optimiser, averages), written
+often enough to lose little.
 """
 
 from __future__ import annotations
