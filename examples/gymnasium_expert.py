@@ -1,6 +1,6 @@
 """The tabletop as a gymnasium environment, driven by the scripted expert.
 
-    python examples/gymnasium_expert.py
+python examples/gymnasium_expert.py
 """
 
 import gymnasium

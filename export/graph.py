@@ -53,8 +53,7 @@ class Command:
     """Write the measured differences there."""
 
     def run(self) -> int:
-        if self.steps < 1:
-            raise TaktError("--steps must be at least 1")
+        self._check()
         model = train.load(self.checkpoint).eval()
         with tempfile.TemporaryDirectory() as folder:
             staged = Path(folder) / "bundle"
@@ -68,6 +67,16 @@ class Command:
         if self.json:
             self.json.write_text(jsonlib.dumps({"size_mb": size, "difference": errors}, indent=1))
         return 0
+
+    def _check(self) -> None:
+        if self.steps < 1:
+            raise TaktError("--steps must be at least 1")
+        empty = self.out.is_dir() and not any(self.out.iterdir())
+        if self.out.exists() and not empty and not (self.out / "manifest.json").is_file():
+            raise TaktError(f"{self.out} is there and is no bundle; choose a new folder")
+        for name in ("words.onnx", "tokenizer.json"):
+            if self.words_from is not None and not (self.words_from / name).is_file():
+                raise TaktError(f"--words-from {self.words_from} has no {name}; name a bundle")
 
     def _write(self, model: nano.Nano, out: Path) -> dict[str, float]:
         errors = {}
@@ -233,7 +242,7 @@ def _store_int8(graph: onnx.GraphProto) -> None:
 def _int8_axis(array: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None:
     """(axis, int8 values, scales) when the array is int8 times one scale per index of an axis, else None."""
     for axis in (0, 1):
-        scale = (np.abs(array).max(axis=1 - axis) / 127).astype(np.float32)
+        scale = (np.maximum(np.abs(array).max(axis=1 - axis), 1e-8) / 127).astype(np.float32)
         wide = scale[:, None] if axis == 0 else scale[None, :]
         values = np.rint(array / wide)
         if np.abs(values * wide - array).max() < 1e-6 * np.abs(array).max():

@@ -26,6 +26,7 @@ class LoopResult:
         reason: "done" when `until` said so, "stale" when the policy stayed away too long.
         ticks, held, skipped: ticks run, run without a target, left out.
         asked, answered, late: the planner's counts.
+        closest: the shortest time between two ticks, s; infinite before the second.
         verdicts: the safety filter's counts.
     """
 
@@ -36,10 +37,12 @@ class LoopResult:
     asked: int = 0
     answered: int = 0
     late: int = 0
+    closest: float = float("inf")
     verdicts: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+        # JSON knows no infinity.
+        return dict(vars(self)) | {"closest": self.closest if self.closest < float("inf") else None}
 
 
 def lasting(clock: Clock, seconds: float) -> Callable[[float], bool]:
@@ -67,9 +70,11 @@ def run(
     """
     result = LoopResult()
     fresh: float | None = None  # when there last was a target, or the run began
+    before = -float("inf")
     for scheduled, now in ticker:
         if until(now):
             break
+        result.closest, before = min(result.closest, now - before), now
         plan = planner.chunk
         budget.begin(now - scheduled, ticker.skipped)
         seen = robot.read()

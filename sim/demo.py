@@ -77,7 +77,8 @@ class Command:
         Console().print(table(budget, limit))
         took = f"after {result.ticks / RATE:.1f} s" if goal.reached else f"within {self.seconds:g} s"
         print(f"{'success' if goal.reached else 'NO success'} {took}", end="; ")
-        print(f"held for {result.held} of {result.ticks} ticks, {result.skipped} skipped, none bunched")
+        closest = f"the closest two {1e3 * result.closest:.1f} ms apart"
+        print(f"held for {result.held} of {result.ticks} ticks, {result.skipped} skipped, {closest}")
 
     def _report(self, result: loop.LoopResult, goal: Goal, budget: Budget) -> dict[str, Any]:
         return {

@@ -100,7 +100,8 @@ class Command:
     def _progress(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("evaluating", total=len(jobs))
             k = n = 0
             for result in self._results(jobs):
@@ -220,18 +221,21 @@ class _Worker:
         check_match(self.policy.spec, self.robot.spec)
 
 
+_options: tuple[str, Path, str, bool, float, float] | None = None
 _worker: _Worker | None = None
 
 
 def start(suite: str, policy: Path, split: str, swap: bool, latency: float, rate: float) -> None:
-    """A worker process begins."""
-    global _worker
-    _worker = _Worker(suite, policy, split, swap, latency, rate)
+    """A worker process begins. It is built at its first seed, where an error reaches the user."""
+    global _options, _worker
+    _options, _worker = (suite, policy, split, swap, latency, rate), None
 
 
 def play(seed: int) -> dict[str, Any]:
     """All episodes of one seed: their outcomes, the stages' seconds and the jerk."""
-    assert _worker is not None
+    global _worker
+    assert _options is not None
+    _worker = _worker or _Worker(*_options)
     stages: dict[str, list[float]] = {name: [] for name in STAGES}
     episodes, jerks = [], []
     for scenario in _worker.suite.scenarios(seed, _worker.split, _worker.swap):

@@ -66,7 +66,7 @@ class Noise:
 
 def label(world: World) -> np.ndarray:
     """The expert's next chunk from here, shape (ROWS, 6) [rad]; the world is left as it was."""
-    state, ctrl = world.save(), world.data.ctrl.copy()
+    world.keep()
     rows = []
     for tick in range(ROWS * ROW_TICKS):
         target = expert.act(world)
@@ -74,8 +74,7 @@ def label(world: World) -> np.ndarray:
             rows.append(target)
         world.command(target)
         world.advance(TICK_STEPS)
-    world.restore(state)
-    world.command(ctrl)
+    world.put_back()
     return np.array(rows, np.float32)
 
 

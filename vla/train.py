@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -83,6 +84,9 @@ def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: P
     images = []
     for camera in cameras:
         name = f"observation.images.{camera}"
+        for (path, _), data in zip(folders, sets, strict=True):
+            if name not in data.features:
+                raise TaktError(f"{path} has no {name}; its columns are {', '.join(data.features)}")
         out = np.empty((sum(len(s) for s in sets), *sets[0].features[name].shape), np.uint8)
         at = 0
         for s in sets:
@@ -190,16 +194,18 @@ class Trainer:
         self._resume()
         started, first = time.monotonic(), self.step
         sums: dict[str, float] = {}
+        since = 0
         while self.step < self.o.steps:
             losses = self._update()
+            since += 1
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
             if self.step % 200 == 0 or self.step == self.o.steps:
                 pace = (self.step - first) * self.o.batch / (time.monotonic() - started)
-                row = {k: v / 200 for k, v in sums.items()} | {"step": self.step, "frames_per_s": pace}
+                row = {k: v / since for k, v in sums.items()} | {"step": self.step, "frames_per_s": pace}
                 print(" ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
                 self.log.append(row)
-                sums = {}
+                sums, since = {}, 0
             if self.step % 1000 == 0:
                 self._save()
         self._save()
@@ -277,20 +283,32 @@ def load(folder: Path) -> nano.Nano:
     """
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise TaktError(f"{folder} is not a checkpoint: config.json and model.safetensors are wanted")
-    config = jsonlib.loads((folder / "config.json").read_text())
-    if config.pop("type", None) != "nano":
-        raise TaktError(f"{folder}/config.json does not describe a nano policy")
-    model = nano.Nano(nano.Config.from_json(config))
+    try:
+        config = jsonlib.loads((folder / "config.json").read_text())
+        if config.pop("type", None) != "nano":
+            raise TaktError(f"{folder}/config.json does not describe a nano policy")
+        model = nano.Nano(nano.Config.from_json(config))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise TaktError(f"{folder}/config.json is malformed: {_line(error)}") from None
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except RuntimeError as error:
-        raise TaktError(f"{folder}/model.safetensors does not fit config.json: {error}") from None
+    except (RuntimeError, SafetensorError) as error:
+        raise TaktError(f"{folder}/model.safetensors does not fit config.json: {_line(error)}") from None
     return model
 
 
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
 def _weighted(text: str) -> tuple[Path, float]:
-    path, colon, weight = text.rpartition(":")
+    path, _, weight = text.rpartition(":")
     try:
-        return (Path(path), float(weight)) if colon else (Path(text), 1.0)
+        number = float(weight)
     except ValueError:
         return Path(text), 1.0
+    if not path:  # a folder with a number for its name
+        return Path(text), 1.0
+    if not (math.isfinite(number) and number > 0):
+        raise TaktError(f"--data {text}: a weight is a positive number")
+    return Path(path), number

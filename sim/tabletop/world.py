@@ -20,6 +20,7 @@ class World:
     def __init__(self) -> None:
         self.model = scene.compile_model()
         self.data = mujoco.MjData(self.model)
+        self._kept = mujoco.MjData(self.model)
         self.layout: Layout | None = None
         self._renderers: dict[str, mujoco.Renderer] = {}
         self._arm = np.array([self.model.joint(name).qposadr[0] for name in JOINTS])
@@ -140,7 +141,16 @@ class World:
     def advance(self, steps: int) -> None:
         mujoco.mj_step(self.model, self.data, steps)
 
+    def keep(self) -> None:
+        """Remember everything, for `put_back`; exact, with which bodies sleep and what the solver knows."""
+        mujoco.mj_copyData(self._kept, self.model, self.data)
+
+    def put_back(self) -> None:
+        """Return to what `keep` remembered; the same commands then lead to the same states, bit for bit."""
+        mujoco.mj_copyData(self.data, self.model, self._kept)
+
     def save(self) -> np.ndarray:
+        """The physics state as a vector, for pictures and records. It does not say which bodies sleep."""
         state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
         mujoco.mj_getState(self.model, self.data, state, _STATE)
         return state

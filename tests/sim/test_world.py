@@ -80,14 +80,13 @@ def test_a_reset_forgets_whatever_came_before(shared: World, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_saved_state_goes_on_exactly_as_it_did(shared: World, seed: int) -> None:
+def test_what_was_kept_goes_on_exactly_as_it_did(shared: World, seed: int) -> None:
     shared.reset(sampled(seed))
     wander(shared, 10, seed)
-    state = shared.save()
-    shared.restore(state)
+    shared.keep()
     first = wander(shared, 15, seed + 1)
     wander(shared, 7, seed + 2)
-    shared.restore(state)
+    shared.put_back()
     for ours, theirs in zip(wander(shared, 15, seed + 1), first, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

@@ -114,7 +114,7 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
 def test_a_finished_run_leaves_a_checkpoint_and_nothing_else(tmp_path: Path, frames: train.Frames) -> None:
     trained = trainer(tmp_path, frames)
     log = trained.run()
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["config.json", "model.safetensors", "training.json"]
     assert log[-1]["step"] == 6
     loaded = train.load(tmp_path)
     assert loaded.config == CONFIG
