@@ -113,11 +113,13 @@ def limits(spec: PolicySpec, period: float, replan: float) -> dict[str, float]:
 
     What the control loop does has to fit into a tick, each stage and all of them together; what the
     policy does into the time after which the next chunk is wanted; a chunk has to be there before the
-    one that runs ends.
+    one that runs ends. A beat is off when a tick is late by a quarter of a period; one that is late by
+    half of it is skipped.
     """
-    control = dict.fromkeys(("capture", "send", "receive", "filter", "write", "tick", "lateness"), period)
+    control = dict.fromkeys(("capture", "send", "receive", "filter", "write", "tick"), period)
     policy = dict.fromkeys(("preprocess", "queue", "words", "prefix", "steps"), replan)
-    return control | policy | {"chunk": (spec.chunk_length - 1) * spec.dt - replan}
+    chunk = (spec.chunk_length - 1) * spec.dt - replan
+    return control | policy | {"chunk": chunk, "lateness": period / 4}
 
 
 def table(budget: Budget, limits: Mapping[str, float]) -> Table:

@@ -83,7 +83,8 @@ class Ticker:
     def __iter__(self) -> Iterator[tuple[float, float]]:
         """Yields (scheduled, now), s; now - scheduled is the tick's lateness."""
         start = self.clock.now()
-        k = 0
+        yield start, start
+        k = 1
         while True:
             late = self.clock.now() - (start + k * self.period)
             if late > _SAME:

@@ -78,11 +78,12 @@ class Planner:
         Args:
             replan: s of a chunk after which the next is asked for; the policy's own by default.
             max_age: s after its observation that a chunk may be used; to its last row by default.
-            timeout: s after which a request counts as lost; twice a chunk, at least 1 s, by default.
+            timeout: s after which a request counts as lost; by default when the chunk that runs ends.
         """
         self.replan = spec.replan if replan is None else replan
         self.max_age = np.inf if max_age is None else max_age
-        self.timeout = max(1.0, 2.0 * spec.chunk_length * spec.dt) if timeout is None else timeout
+        left = max(0.3, (spec.chunk_length - 1) * spec.dt - self.replan)
+        self.timeout = left if timeout is None else timeout
         self.chunk: ActionChunk | None = None
         self.asked = self.answered = self.late = self.stale = 0
         self._absolute = spec.actions.absolute

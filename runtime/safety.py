@@ -24,6 +24,8 @@ import numpy as np
 
 from vla.contract import RobotSpec, TaktError
 
+LONGEST = 0.1  # s; commands further apart than this count as this far apart
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -103,7 +105,8 @@ def limit(
     """
     verdicts: Counter[str] = Counter()
     admitted = _admit(limits, target, measured, verdicts)
-    dt = now - state.time
+    # After a stall the body gets a step's worth of motion, not all that the stall left out.
+    dt = min(now - state.time, LONGEST)
     relative = np.zeros_like(state.position) if admitted is None else admitted
     if not dt > 0:
         return np.where(limits.absolute, state.position, relative), state, verdicts

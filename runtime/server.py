@@ -96,9 +96,8 @@ class Server:
             self._send(peer, self._welcome(message))
         elif not isinstance(message, wire.Infer):
             raise wire.WireError("servers take hello and infer only")
-        elif peer not in self._waiting and len(self._waiting) >= _PEERS:
-            self._send(peer, wire.Error("the server is busy: ask again", message.session, message.seq))
-        else:
+        elif peer in self._waiting or len(self._waiting) < _PEERS:
+            # A full house gives no answer: the planner of a peer left out asks again by itself.
             self._waiting[peer] = Waiting(message, time.monotonic())
 
     def _welcome(self, hello: wire.Hello) -> wire.Message:
@@ -182,7 +181,7 @@ def _bound(context: zmq.Context[zmq.Socket[bytes]], bind: str) -> zmq.Socket[byt
 
 def _refuse_live(bind: str) -> None:
     """ZeroMQ takes over an ipc path from a server that still lives; we do not."""
-    if not bind.startswith("ipc:///"):
+    if not bind.startswith("ipc://") or bind.startswith(("ipc://@", "ipc://*")):
         return
     with socket.socket(socket.AF_UNIX) as probe:
         try:

@@ -38,6 +38,10 @@ def spawn(
         try:
             _await(child, address, timeout, log)
             yield address, child
+            if child.poll() is not None:
+                print(
+                    f"takt: the policy server ended: {_last_line(log) or child.returncode}", file=sys.stderr
+                )
         finally:
             stop(child)
 

@@ -215,8 +215,7 @@ class _Worker:
     def __init__(self, suite: str, policy: Path, split: str, swap: bool, latency: float, rate: float) -> None:
         self.suite, self.split, self.swap = make_suite(suite), split, swap
         self.latency, self.period = latency, 1.0 / rate
-        self.clock = SimulatedClock()
-        self.robot = self.suite.robot(self.clock)
+        self.robot = self.suite.robot(SimulatedClock())
         self.policy = OnnxPolicy(load(policy), threads=1)
         check_match(self.policy.spec, self.robot.spec)
 
@@ -247,11 +246,12 @@ def play(seed: int) -> dict[str, Any]:
 
 def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dict[str, Any], np.ndarray]:
     """One episode; its row of the report and the measured joints at every tick, shape (T, A)."""
+    # Time begins anew: how its sums are rounded must not depend on what was played before.
+    w.robot.clock = clock = SimulatedClock()
     w.robot.reset(scenario.layout)
     w.policy.reset(scenario.seed)
-    w.clock.advance(1.0)
-    begun = w.clock.now()
-    link = _Listening(InlineLink(w.policy, w.latency, w.clock), stages)
+    begun = clock.now()
+    link = _Listening(InlineLink(w.policy, w.latency, clock), stages)
     planner = Planner(w.policy.spec, link)
     goal = Goal(scenario, w.robot.world, w.suite.settle, begun + w.suite.seconds)
     joints: list[np.ndarray] = []
@@ -260,7 +260,7 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
         joints.append(seen.state)
 
     result = loop.run(
-        w.robot, planner, Ticker(w.clock, w.period), Budget(64), scenario.instruction,
+        w.robot, planner, Ticker(clock, w.period), Budget(64), scenario.instruction,
         Filter(Limits.of(w.robot.spec)), goal, patience=w.suite.seconds, on_tick=watch,
     )  # fmt: skip
     row = {
