@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from runtime import so101
-from runtime.bundle import write_manifest
+from runtime.bundle import verify, write_manifest
 from vla import minilm, nano, train
 from vla.contract import CameraSpec, PolicySpec, TaktError
 
@@ -79,8 +79,12 @@ class Command:
                 raise TaktError(f"--words-from {self.words_from} has no {name}; name a bundle")
 
     def _write(self, model: nano.Nano, out: Path) -> dict[str, float]:
-        errors = {}
+        errors: dict[str, float] = {}
         if self.words_from:
+            verify(self.words_from)  # what is copied gets a manifest of its own
+            source = self.words_from / "policy.json"
+            measured = jsonlib.loads(source.read_text()).get("tolerances", {}) if source.is_file() else {}
+            errors |= {k: float(v) for k, v in measured.items() if k == "words"}
             for name in ("words.onnx", "tokenizer.json"):
                 shutil.copy(self.words_from / name, out / name)
         else:

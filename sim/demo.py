@@ -34,8 +34,8 @@ class Command:
 
     instruction: str = "put the red cube in the blue bowl"
     """What the arm is told."""
-    headless: bool = True
-    """One instruction, then exit (a page in the browser is not part of this version)."""
+    headless: bool = False
+    """One instruction, then exit: what this version always does, for scripts that will outlive it."""
     policy: str = str(SHIPPED)
     """A bundle's folder, or the address of a server: tcp://HOST:PORT."""
     seed: int = 7
@@ -51,8 +51,8 @@ class Command:
 
     def run(self) -> int:
         check_instruction(self.instruction)
-        if not self.seconds > 0 or self.seed < 0:
-            raise TaktError("--seconds is positive, --seed at least 0")
+        if not 0 < self.seconds < float("inf") or self.seed < 0:
+            raise TaktError("--seconds is above 0 and finite, --seed at least 0")
         scenario = SUITE.scenario(self.instruction, self.seed)
         clock = MonotonicClock()
         with (
@@ -64,9 +64,10 @@ class Command:
             robot.reset(scenario.layout)
             print(f"“{self.instruction}”", flush=True)
             result, goal, budget, states = obey(robot, policy, scenario, self.seconds, pressed)
-            self._print(result, goal, budget, limits(policy.spec, 1.0 / RATE, policy.spec.replan))
             if pressed():
+                print("interrupted")
                 return 130
+            self._print(result, goal, budget, limits(policy.spec, 1.0 / RATE, policy.spec.replan))
             film(robot.world, states, self.video, round(RATE))
         print(f"video: {self.video.resolve()}")
         if self.json:
@@ -75,8 +76,14 @@ class Command:
 
     def _print(self, result: loop.LoopResult, goal: Goal, budget: Budget, limit: dict[str, float]) -> None:
         Console().print(table(budget, limit))
-        took = f"after {result.ticks / RATE:.1f} s" if goal.reached else f"within {self.seconds:g} s"
-        print(f"{'success' if goal.reached else 'NO success'} {took}", end="; ")
+        if goal.reached:
+            ended = f"success after {goal.took:.1f} s"
+        else:
+            ended = {
+                "done": f"NO success within {self.seconds:g} s",
+                "stale": "NO success: the policy stopped answering",
+            }[result.reason]
+        print(ended, end="; ")
         closest = f"the closest two {1e3 * result.closest:.1f} ms apart"
         print(f"held for {result.held} of {result.ticks} ticks, {result.skipped} skipped, {closest}")
 
@@ -116,7 +123,8 @@ def obey(
     policy.reset(scenario.seed)
     robot.reset(scenario.layout)
     clock, budget = robot.clock, Budget()
-    goal = Goal(scenario, robot.world, SUITE.settle, clock.now() + seconds)
+    begun = clock.now()
+    goal = Goal(scenario, robot.world, SUITE.settle, begun, begun + seconds)
     states: list[np.ndarray] = []
 
     def save(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:

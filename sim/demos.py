@@ -14,13 +14,13 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from runtime import so101
 from runtime.bundle import load
 from runtime.engine import OnnxPolicy
-from runtime.so101 import JOINTS
 from sim import rollouts
 from sim.tabletop import instructions, tasks
 from sim.tabletop.world import SIZE, World
-from vla.contract import TaktError
+from vla.contract import CameraSpec, TaktError, check_match
 from vla.dataset import Dataset, Feature, Writer, merge
 
 FPS = round(1 / rollouts.DT)
@@ -28,7 +28,7 @@ FPS = round(1 / rollouts.DT)
 
 def features() -> dict[str, Feature]:
     """The columns of a demonstration data set."""
-    names = list(JOINTS)
+    names = list(so101.JOINTS)
     image = Feature("image", (SIZE, SIZE, 3), ["height", "width", "channel"])
     return {
         "observation.state": Feature("float32", (6,), names),
@@ -66,7 +66,7 @@ class Command:
     def run(self) -> int:
         if self.episodes < 1 or self.workers < 1:
             raise TaktError("--episodes and --workers must be at least 1")
-        if self.out.exists() and any(self.out.iterdir()):
+        if self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir())):
             raise TaktError(f"{self.out} is not empty; choose a new folder")
         if self.shard is not None or self.workers == 1:
             self._write(self.out, range(self.shard or 0, self.episodes, self.workers))
@@ -92,7 +92,12 @@ class Command:
                 subprocess.Popen([sys.executable, "-m", "vla", "demos", str(part), *flags, f"--shard={i}"])
                 for i, part in enumerate(parts)
             ]
-            codes = [process.wait() for process in started]
+            try:
+                codes = [process.wait() for process in started]
+            finally:
+                for process in started:  # none goes on alone when one failed or this one is interrupted
+                    process.terminate()
+                    process.wait()
             if any(codes):
                 raise TaktError(f"a worker failed (exit codes {codes}); its message stands above")
             shutil.rmtree(self.out, ignore_errors=True)
@@ -100,6 +105,9 @@ class Command:
 
     def _write(self, out: Path, numbers: range) -> None:
         policy = OnnxPolicy(load(self.relabel)) if self.relabel else None
+        if policy is not None:
+            cameras = tuple(CameraSpec(c, SIZE, SIZE) for c in rollouts.CAMERAS)
+            check_match(policy.spec, so101.spec(cameras, name="tabletop"))
         world = World()
         with Writer(out, fps=FPS, features=features(), robot_type="so101") as writer:
             for number in numbers:

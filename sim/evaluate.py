@@ -253,7 +253,7 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
     begun = clock.now()
     link = _Listening(InlineLink(w.policy, w.latency, clock), stages)
     planner = Planner(w.policy.spec, link)
-    goal = Goal(scenario, w.robot.world, w.suite.settle, begun + w.suite.seconds)
+    goal = Goal(scenario, w.robot.world, w.suite.settle, begun, begun + w.suite.seconds)
     joints: list[np.ndarray] = []
 
     def watch(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
@@ -275,10 +275,16 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
 
 
 class Goal:
-    """An `until`: success that has lasted, or the time is up."""
+    """An `until`: success that has lasted, or the time is up.
 
-    def __init__(self, scenario: Any, world: Any, settle: float, end: float) -> None:
-        self.scenario, self.world, self.settle, self.end = scenario, world, settle, end
+    Attributes:
+        reached: whether success has lasted `settle` s.
+        took: from the beginning to that success, s.
+    """
+
+    def __init__(self, scenario: Any, world: Any, settle: float, begun: float, end: float) -> None:
+        self.scenario, self.world, self.settle, self.begun, self.end = scenario, world, settle, begun, end
+        self.took = float("inf")
         self.since: float | None = None
         self.reached = False
 
@@ -286,7 +292,7 @@ class Goal:
         if not self.scenario.successful(self.world):
             self.since = None
         elif self.since is None:
-            self.since = now
+            self.since, self.took = now, now - self.begun
         self.reached = self.since is not None and now - self.since >= self.settle - 1e-9
         return self.reached or now >= self.end
 

@@ -36,7 +36,7 @@ class Episode:
 
 
 class Noise:
-    """Bursts that push the joints off their way, let the jaws slip, or hold the arm still."""
+    """Bursts that push the joints off their way or move the jaws."""
 
     def __init__(self, rng: np.random.Generator, strength: float = 1.0) -> None:
         self.rng, self.strength = rng, strength

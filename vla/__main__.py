@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from vla.contract import TaktError
@@ -47,7 +48,6 @@ EXTRAS = {
     "tensorrt": "tensorrt",
     "mujoco": "sim",
     "gymnasium": "sim",
-    "scipy": "sim",
     "viser": "console",
     "mjviser": "console",
     "torch": "torch",
@@ -82,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone, as in `takt --help | head -1`. What is still buffered must go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # A file or folder that the user named, or a full disk.
+        return complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status=1)
 
 
 def dispatch(args: list[str]) -> int:
@@ -98,7 +101,27 @@ def dispatch(args: list[str]) -> int:
         hint = f", did you mean {near[0]!r}?" if near else ";"
         return complain(f"no command {name!r}{hint} valid: {', '.join(COMMANDS)}", status=2)
     command = parse(name, rest)
-    return command if isinstance(command, int) else command.run()
+    if isinstance(command, int):
+        return command
+    for flag in ("json", "video"):
+        check_writable(f"--{flag}", getattr(command, flag, None))
+    return command.run()
+
+
+def check_writable(flag: str, path: Path | None) -> None:
+    """Make room for a result before the work that leads to it, so that nothing is lost at the end.
+
+    Raises:
+        TaktError: nothing can be written there.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TaktError(f"{flag} {path}: {error.strerror}; choose another place") from None
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise TaktError(f"{flag} {path} cannot be written; choose another place")
 
 
 def parse(name: str, args: list[str]) -> Runnable | int:

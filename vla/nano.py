@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes. `wrist_pool` shrinks the wrist frames, which see things from close by."""
+    """Sizes. `pools` shrinks a camera's frames by whole factors: the wrist sees things from close by."""
 
     cameras: tuple[str, ...] = ("front", "wrist")
     pools: tuple[int, ...] = (1, 2)

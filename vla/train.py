@@ -29,6 +29,7 @@ from vla.dataset import Dataset
 from vla.preprocess import Words
 
 TOKENS = 24  # words are cut after this many tokens
+RESUME = "resume.safetensors"
 
 
 def encoder_folder(given: Path | None) -> Path:
@@ -168,6 +169,9 @@ class Command:
         folders = [_weighted(text) for text in self.data]
         if not folders:
             raise TaktError("nothing to train on: give --data FOLDER [FOLDER:WEIGHT ...]")
+        finished = (self.out / "model.safetensors").is_file() and not (self.out / RESUME).is_file()
+        if finished or self.out.is_file():
+            raise TaktError(f"{self.out} is there and finished; choose a new folder, or --init {self.out}")
         model = load(self.init) if self.init else nano.Nano(nano.Config())
         frames = read(folders, model.config.cameras, encoder_folder(self.encoder))
         if self.init is None:
@@ -209,7 +213,7 @@ class Trainer:
             if self.step % 1000 == 0:
                 self._save()
         self._save()
-        (self.o.out / "resume.safetensors").unlink(missing_ok=True)
+        (self.o.out / RESUME).unlink(missing_ok=True)
         return self.log
 
     def _update(self) -> dict[str, Tensor]:
@@ -234,16 +238,14 @@ class Trainer:
         self.o.out.mkdir(parents=True, exist_ok=True)
         config = {"type": "nano", **self.model.config.to_json()}
         (self.o.out / "config.json").write_text(jsonlib.dumps(config, indent=1))
-        save_file(self.average, self.o.out / "model.safetensors")
+        _write(self.average, self.o.out / "model.safetensors")
         (self.o.out / "training.json").write_text(jsonlib.dumps(self._provenance(), indent=1))
         slots = self.optimiser.state_dict()["state"]
         state = {f"optimiser.{i}.{k}": v for i, slot in slots.items() for k, v in slot.items()}
         state |= {f"average.{k}": v for k, v in self.average.items()}
         state |= {f"model.{k}": v.clone() for k, v in self.model.state_dict().items()}
         state["step"] = torch.tensor(self.step)
-        part = self.o.out / "resume.part"
-        save_file(state, part)
-        part.replace(self.o.out / "resume.safetensors")
+        _write(state, self.o.out / RESUME)
 
     def _provenance(self) -> dict[str, Any]:
         """What made these weights; goes with them into a bundle."""
@@ -253,9 +255,16 @@ class Trainer:
         return start | {"steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate, "seed": o.seed}
 
     def _resume(self) -> None:
-        path = self.o.out / "resume.safetensors"
+        path = self.o.out / RESUME
         if not path.is_file():
             return
+        before = jsonlib.loads((self.o.out / "training.json").read_text())
+        differ = [k for k, v in self._provenance().items() if before.get(k) != v]
+        if differ:
+            raise TaktError(
+                f"{self.o.out} was begun with another {', '.join(differ)}; repeat that command or choose "
+                "a new folder"
+            )
         state = load_file(path)
         self.step = int(state.pop("step"))
         self.model.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("model.")})
@@ -268,6 +277,13 @@ class Trainer:
         whole = self.optimiser.state_dict()
         self.optimiser.load_state_dict({**whole, "state": slots})
         print(f"resuming {self.o.out} at step {self.step}")
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file that is either whole or not there."""
+    part = path.with_suffix(".part")
+    save_file(tensors, part)
+    part.replace(path)
 
 
 def schedule(step: int, steps: int) -> float:

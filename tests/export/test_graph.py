@@ -76,6 +76,7 @@ def exported(model: nano.Nano, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """`takt export` of the tiny model, and the table of its words."""
     folder = tmp_path_factory.mktemp("export")
     table = words(folder / "words")
+    bundle.write_manifest(folder / "words")
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint/config.json").write_text(json.dumps({"type": "nano", **CONFIG.to_json()}))
     save_file(model.state_dict(), folder / "checkpoint/model.safetensors")

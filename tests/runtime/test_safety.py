@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import so101
-from runtime.safety import Filter, Limits, limit, start
+from runtime.safety import LONGEST, Filter, Limits, limit, start
 from vla.contract import ActionSpace, Dimension, RobotSpec, TaktError
 
 SPEC = so101.spec(())
@@ -29,11 +29,15 @@ poses = st.lists(st.floats(0.0, 1.0), min_size=SIZE, max_size=SIZE).map(
 @settings(deadline=None)
 @given(poses, requests, st.booleans())
 def test_every_command_respects_every_limit(pose: np.ndarray, stream: list, follows: bool) -> None:
-    """The law: finite, in range, |v| <= v_max, |dv| <= a_max dt; whether the arm follows or is stuck."""
+    """The law: finite, in range, |v| <= v_max, |dv| <= a_max dt; whether the arm follows or is stuck.
+
+    Commands further apart than LONGEST count as that far apart.
+    """
     state, now, measured = start(LIMITS, pose, 0.0), 0.0, pose
     before, velocity = state.position, np.zeros(SIZE)
     for target, dt in stream:
         now += dt
+        dt = min(dt, LONGEST)
         command, state, _ = limit(LIMITS, state, target, measured, now)
         assert np.isfinite(command).all()
         assert (command >= LIMITS.lower).all()
@@ -123,3 +127,9 @@ def test_relative_actions_are_clamped_and_held_at_zero() -> None:
     measured = np.array([5.0])
     commands = [safety(t, measured, 0.1 * i) for i, t in enumerate([np.array([0.7]), np.array([0.05]), None])]
     assert [c.item() for c in commands] == [0.1, 0.05, 0.0]
+
+
+def test_a_stall_does_not_let_a_leap_out() -> None:
+    pose = (LIMITS.lower + LIMITS.upper) / 2
+    command, _, _ = limit(LIMITS, start(LIMITS, pose, 0.0), LIMITS.upper, pose, 5.0)
+    assert (np.abs(command - pose) <= LIMITS.velocity * LONGEST + 1e-9).all()

@@ -156,7 +156,7 @@ class _Scenario:
     ],
 )
 def test_success_must_last(answers: list[bool], ends: float, reached: bool) -> None:
-    goal = evaluate.Goal(_Scenario(answers), None, settle=0.3, end=1.0)
+    goal = evaluate.Goal(_Scenario(answers), None, settle=0.3, begun=0.0, end=1.0)
     now = next(tick / 10 for tick in range(12) if goal(tick / 10))
     assert now == pytest.approx(ends)
     assert goal.reached is reached

@@ -1,0 +1,46 @@
+"""The bundle that the repository ships: small enough, and it obeys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.bundle import load
+from sim import evaluate
+from sim.evaluate import SHIPPED
+
+
+def test_the_folder_is_at_most_40_megabytes() -> None:
+    assert sum(f.stat().st_size for f in SHIPPED.iterdir()) <= 40e6
+
+
+def test_it_carries_no_path_of_the_machine_that_exported_it() -> None:
+    for file in SHIPPED.iterdir():
+        data = file.read_bytes()
+        for trace in (b"site-packages", b'.py", line', str(Path.home()).encode() + b"/"):
+            assert trace not in data, file.name
+
+
+def test_it_says_what_made_it() -> None:
+    provenance = load(SHIPPED).policy["provenance"]
+    assert provenance["architecture"] == "nano"
+    assert provenance["training"]["data"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("split", "swap"), [("seen", False), ("phrasings", False), ("seen", True)])
+def test_it_obeys_on_tables_it_never_saw(split: str, swap: bool) -> None:
+    evaluate.start("tabletop", SHIPPED, split, swap, 0.0, 30.0)
+    outcomes = [e["success"] for seed in range(500, 506) for e in evaluate.play(seed)["episodes"]]
+    assert sum(outcomes) >= len(outcomes) - 1, outcomes
+
+
+@pytest.mark.slow
+def test_an_episode_does_not_depend_on_what_was_played_before() -> None:
+    evaluate.start("tabletop", SHIPPED, "seen", False, 0.0, 30.0)
+    forwards = {seed: evaluate.play(seed) for seed in (601, 602, 603)}
+    for seed in (603, 602, 601):
+        again = evaluate.play(seed)
+        assert again["episodes"] == forwards[seed]["episodes"]
+        assert again["jerk"] == forwards[seed]["jerk"]  # every measured joint angle of the episode
