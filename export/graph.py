@@ -8,8 +8,10 @@ out in physical units. Each graph is run and compared with torch before the bund
 from __future__ import annotations
 
 import json as jsonlib
+import logging
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from runtime import so101
-from runtime.bundle import verify, write_manifest
+from runtime.bundle import load, verify, write_manifest
 from vla import minilm, nano, train
 from vla.contract import CameraSpec, PolicySpec, TaktError
 
@@ -59,21 +61,31 @@ class Command:
             staged = Path(folder) / "bundle"
             staged.mkdir()
             errors = self._write(model, staged)
-            if self.out.exists():
-                shutil.rmtree(self.out)
-            shutil.copytree(staged, self.out)
+            load(staged)  # what does not load is not published
+            self._publish(staged)
         size = sum(f.stat().st_size for f in self.out.iterdir()) / 1e6
         print(f"{self.out}: {size:.1f} MB; largest difference from torch {max(errors.values()):.1e}")
         if self.json:
             self.json.write_text(jsonlib.dumps({"size_mb": size, "difference": errors}, indent=1))
         return 0
 
+    def _publish(self, staged: Path) -> None:
+        """Put the new bundle beside the old one first: a full disk loses neither."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        part = self.out.resolve().with_name(f".{self.out.resolve().name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(staged, part)
+        if self.out.exists():
+            shutil.rmtree(self.out)
+        part.rename(self.out)
+
     def _check(self) -> None:
         if self.steps < 1:
             raise TaktError("--steps must be at least 1")
-        empty = self.out.is_dir() and not any(self.out.iterdir())
-        if self.out.exists() and not empty and not (self.out / "manifest.json").is_file():
+        if self.out.exists() and not replaceable(self.out):
             raise TaktError(f"{self.out} is there and is no bundle; choose a new folder")
+        if not (0 < self.replan < 60 and 0 <= self.noise < 10):
+            raise TaktError("--replan is above 0 and below 60 s, --noise from 0 to 10")
         for name in ("words.onnx", "tokenizer.json"):
             if self.words_from is not None and not (self.words_from / name).is_file():
                 raise TaktError(f"--words-from {self.words_from} has no {name}; name a bundle")
@@ -114,6 +126,17 @@ class Command:
         made = {"architecture": "nano", "torch": torch.__version__, "opset": OPSET}
         training = self.checkpoint / "training.json"
         return made | ({"training": jsonlib.loads(training.read_text())} if training.is_file() else {})
+
+
+def replaceable(folder: Path) -> bool:
+    """Whether a folder is empty or a bundle and nothing else, altered or not."""
+    if not folder.is_dir():
+        return False
+    try:
+        listed = jsonlib.loads((folder / "manifest.json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return not any(folder.iterdir())
+    return {f.name for f in folder.iterdir()} <= {"manifest.json", *listed}
 
 
 def spec(c: nano.Config, replan: float) -> PolicySpec:
@@ -197,6 +220,8 @@ def export_words(encoder: Path, path: Path) -> float:
 
 @torch.inference_mode()
 def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> float:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of operators nobody here uses
+    warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
     program = torch.onnx.export(
         module.eval(), tuple(inputs.values()), input_names=list(inputs), output_names=outputs,
         opset_version=OPSET, dynamo=True, verbose=False,

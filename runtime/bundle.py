@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from vla.contract import PolicySpec, TaktError
 
 FORMAT = 1
@@ -62,7 +64,7 @@ def load(path: Path) -> Bundle:
         return _describe(path, policy)
     except KeyError as error:
         raise TaktError(f"{path / 'policy.json'} lacks the key {error}: export the policy again") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TaktError(f"{path / 'policy.json'} is malformed ({error}): export the policy again") from None
 
 
@@ -147,6 +149,16 @@ def _describe(path: Path, policy: dict[str, Any]) -> Bundle:
         noise=float(sampler["noise"]),
         policy=policy,
     )
-    if bundle.steps < 1 or bundle.spec.chunk_length < 1 or not bundle.spec.dt > 0:
-        raise ValueError("steps, chunk_length and dt are positive")
+    _check(bundle)
     return bundle
+
+
+def _check(bundle: Bundle) -> None:
+    """Values that no policy can have; a ValueError says which."""
+    spec, limits = bundle.spec, [v for d in bundle.spec.actions.dimensions for v in (d.lower, d.upper)]
+    if not (1 <= bundle.steps <= 1000 and 1 <= spec.chunk_length <= 10_000):
+        raise ValueError("steps is from 1 to 1000, chunk_length from 1 to 10000")
+    if not (1e-3 <= spec.dt <= 10 and 0 < spec.replan < 3600 and 0 <= bundle.noise <= 100):
+        raise ValueError("dt is from 0.001 to 10 s, replan positive, noise from 0 to 100")
+    if not (np.isfinite(limits).all() and all(d.lower <= d.upper for d in spec.actions.dimensions)):
+        raise ValueError("an action's limits are finite and in order")

@@ -65,8 +65,8 @@ class Ticker:
         grid   0     1     2     3     4     5
         tick   0     1           -     4     5        tick 1 overran: 2 and 3 are skipped and counted
 
-    A tick whose time has passed when it is asked for, or that wakes more than half a period late, is
-    skipped whole: ticks are never closer than half a period, and the phase never drifts.
+    A tick whose time has passed when it is asked for is skipped whole, and so is one that would come
+    within half a period of a tick that woke late: ticks never come bunched, and the phase never drifts.
 
     Attributes:
         skipped: ticks left out so far.
@@ -84,7 +84,7 @@ class Ticker:
         """Yields (scheduled, now), s; now - scheduled is the tick's lateness."""
         start = self.clock.now()
         yield start, start
-        k = 1
+        last, k = start, 1
         while True:
             late = self.clock.now() - (start + k * self.period)
             if late > _SAME:
@@ -92,11 +92,11 @@ class Ticker:
                 self.skipped += missed
                 k += missed
             scheduled = start + k * self.period
-            self.clock.sleep_until(scheduled)
-            now = self.clock.now()
-            if now - scheduled > self.period / 2:
-                # The sleep itself overran: to run now would put this tick close to the next.
-                self.skipped += 1
-            else:
-                yield scheduled, now
             k += 1
+            if scheduled - last < self.period / 2:
+                # The tick before woke late: this one would come right behind it.
+                self.skipped += 1
+                continue
+            self.clock.sleep_until(scheduled)
+            last = self.clock.now()
+            yield scheduled, last

@@ -104,8 +104,8 @@ class Command:
     def run(self) -> int:
         if not self.text.strip():
             raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
-        if not (0 < self.rate <= 1000 and 0 < self.seconds < float("inf")):
-            raise TaktError("--rate is above 0 and at most 1000, --seconds above 0 and finite")
+        if not (1 <= self.rate <= 1000 and 0 < self.seconds < float("inf")):
+            raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
         robot = make_robot(self.robot)
         # The robot is entered last and so made safe first.
         with policy_at(self.policy, self.threads) as policy, interruptible() as pressed:

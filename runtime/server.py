@@ -6,9 +6,8 @@ sends is checked by `wire`; what is wrong with it is answered in one line, and s
 
 from __future__ import annotations
 
-import ctypes
+import ipaddress
 import json
-import os
 import signal
 import socket
 import sys
@@ -23,11 +22,11 @@ import zmq
 
 from runtime import bundle, wire
 from runtime.engine import OnnxPolicy
+from runtime.spawn import follow
 from vla.contract import ActionChunk, Policy, TaktError
 
 _DRAIN = 64  # messages taken before a request is answered, so that a flood cannot stop the answers
 _PEERS = 64  # peers that may wait at once
-_LOOPBACK = ("127.", "localhost", "[::1]")
 
 
 class Resumable(Policy, Protocol):
@@ -152,12 +151,20 @@ def check_bind(bind: str) -> None:
     scheme, _, rest = bind.partition("://")
     if scheme == "ipc" and rest:
         return
-    if scheme != "tcp" or not rest:
+    host, _, port = rest.rpartition(":")
+    if scheme != "tcp" or not host or not (port == "*" or (port.isdecimal() and int(port) < 65536)):
         raise TaktError(f"cannot bind {bind!r}: give tcp://127.0.0.1:PORT or ipc://PATH")
-    if not rest.startswith(_LOOPBACK):
+    if not _loopback(host):
         raise TaktError(
             f"refusing to bind {bind}: other machines could reach it; use tcp://127.0.0.1:PORT and a tunnel"
         )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name, or a network interface's
+        return False
 
 
 def _bound(context: zmq.Context[zmq.Socket[bytes]], bind: str) -> zmq.Socket[bytes]:
@@ -183,21 +190,15 @@ def _refuse_live(bind: str) -> None:
     """ZeroMQ takes over an ipc path from a server that still lives; we do not."""
     if not bind.startswith("ipc://") or bind.startswith(("ipc://@", "ipc://*")):
         return
+    path = Path(bind.removeprefix("ipc://"))
+    if path.exists() and not path.is_socket():
+        raise TaktError(f"{path} is there and is no socket: choose another --bind")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(bind.removeprefix("ipc://"))
+            probe.connect(str(path))
         except OSError:
             return
     raise TaktError(f"{bind} is in use: stop the other server or choose another --bind")
-
-
-def follow(parent: int) -> None:
-    """End with the process `parent`, which started this one, even when that is killed (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        raise TaktError(f"process {parent}, which this server belongs to, has ended")
 
 
 def _interrupt(*_: object) -> None:

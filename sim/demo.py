@@ -51,8 +51,10 @@ class Command:
 
     def run(self) -> int:
         check_instruction(self.instruction)
-        if not 0 < self.seconds < float("inf") or self.seed < 0:
-            raise TaktError("--seconds is above 0 and finite, --seed at least 0")
+        if not 0 < self.seconds < float("inf") or not 0 <= self.seed < 2**62:
+            raise TaktError("--seconds is above 0 and finite, --seed from 0 to 2^62")
+        if self.video.suffix != ".mp4":
+            raise TaktError(f"--video {self.video}: a film's name ends in .mp4")
         scenario = SUITE.scenario(self.instruction, self.seed)
         clock = MonotonicClock()
         with (
@@ -62,16 +64,16 @@ class Command:
         ):
             check_match(policy.spec, robot.spec)
             robot.reset(scenario.layout)
-            print(f"“{self.instruction}”", flush=True)
+            print(f'"{self.instruction}"', flush=True)
             result, goal, budget, states = obey(robot, policy, scenario, self.seconds, pressed)
             if pressed():
                 print("interrupted")
                 return 130
             self._print(result, goal, budget, limits(policy.spec, 1.0 / RATE, policy.spec.replan))
+            if self.json:
+                self.json.write_text(jsonlib.dumps(self._report(result, goal, budget), indent=1) + "\n")
             film(robot.world, states, self.video, round(RATE))
         print(f"video: {self.video.resolve()}")
-        if self.json:
-            self.json.write_text(jsonlib.dumps(self._report(result, goal, budget), indent=1) + "\n")
         return 0 if goal.reached else 1
 
     def _print(self, result: loop.LoopResult, goal: Goal, budget: Budget, limit: dict[str, float]) -> None:

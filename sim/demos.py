@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +17,7 @@ import tyro
 from runtime import so101
 from runtime.bundle import load
 from runtime.engine import OnnxPolicy
+from runtime.spawn import follow
 from sim import rollouts
 from sim.tabletop import instructions, tasks
 from sim.tabletop.world import SIZE, World
@@ -62,10 +63,18 @@ class Command:
     """Write a summary there."""
     shard: int | None = None
     """(Internal: the process that makes every workers-th episode.)"""
+    parent: int | None = None
+    """(Internal: the process to end with.)"""
 
     def run(self) -> int:
-        if self.episodes < 1 or self.workers < 1:
-            raise TaktError("--episodes and --workers must be at least 1")
+        if not (self.episodes >= 1 and 1 <= self.workers <= 64 and self.seed >= 0):
+            raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed at least 0")
+        if not (0 <= self.noise <= 10 and 0 <= self.share <= 1):
+            raise TaktError("--noise is from 0 to 10, --share from 0 to 1")
+        if self.relabel and self.shard is None:
+            load(self.relabel)
+        if self.parent is not None:
+            follow(self.parent)
         if self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir())):
             raise TaktError(f"{self.out} is not empty; choose a new folder")
         if self.shard is not None or self.workers == 1:
@@ -83,10 +92,11 @@ class Command:
 
     def _spawn(self) -> None:
         """Each worker is a fresh process: GL contexts do not survive a fork."""
-        with tempfile.TemporaryDirectory(dir=self.out.parent if self.out.parent.exists() else None) as folder:
+        self.out.resolve().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".demos-", dir=self.out.resolve().parent) as folder:
             parts = [Path(folder) / f"part{i}" for i in range(self.workers)]
             flags = [f"--episodes={self.episodes}", f"--seed={self.seed}", f"--noise={self.noise}"]
-            flags += [f"--share={self.share}", f"--workers={self.workers}"]
+            flags += [f"--share={self.share}", f"--workers={self.workers}", f"--parent={os.getpid()}"]
             flags += [f"--relabel={self.relabel}"] if self.relabel else []
             started = [
                 subprocess.Popen([sys.executable, "-m", "vla", "demos", str(part), *flags, f"--shard={i}"])
@@ -100,7 +110,6 @@ class Command:
                     process.wait()
             if any(codes):
                 raise TaktError(f"a worker failed (exit codes {codes}); its message stands above")
-            shutil.rmtree(self.out, ignore_errors=True)
             merge(parts, self.out)
 
     def _write(self, out: Path, numbers: range) -> None:

@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -28,6 +29,7 @@ from runtime.clock import SimulatedClock, Ticker
 from runtime.engine import OnnxPolicy
 from runtime.planner import InlineLink, Planner
 from runtime.safety import Filter, Limits
+from runtime.spawn import follow
 from sim.statistics import jerk, wilson
 from vla.contract import Observation, TaktError, check_match
 
@@ -77,10 +79,9 @@ class Command:
         jobs = list(range(self.seed, self.seed + self.episodes))
         results = list(self._progress(jobs))
         report = self._report(suite.name, results)
-        self._print(report)
         if self.json:
-            self.json.parent.mkdir(parents=True, exist_ok=True)
             self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
+        self._print(report)
         return 0
 
     def _check(self) -> Any:
@@ -89,11 +90,12 @@ class Command:
             raise TaktError(
                 f"suite {self.suite!r} has no split {self.split!r}; valid: {', '.join(suite.splits)}"
             )
-        if self.episodes < 1 or self.workers < 1 or self.seed < 0:
-            raise TaktError("--episodes and --workers are at least 1, --seed at least 0")
-        if not self.rate > 0:
-            raise TaktError("--rate is positive")
-        duration(self.latency)
+        if not (self.episodes >= 1 and 1 <= self.workers <= 64 and 0 <= self.seed < 2**62):
+            raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed from 0 to 2^62")
+        if not 1 <= self.rate <= 240:
+            raise TaktError("--rate is from 1 to 240 ticks a second")
+        if duration(self.latency) > suite.seconds:
+            raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         load(self.policy)  # a broken bundle is refused here, before workers start
         return suite
 
@@ -118,8 +120,11 @@ class Command:
             return
         # Spawned, never forked: GL contexts and engines do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, context, start, options) as pool:
-            yield from pool.map(play, jobs)
+        try:
+            with ProcessPoolExecutor(self.workers, context, start, (*options, os.getpid())) as pool:
+                yield from pool.map(play, jobs)
+        except BrokenProcessPool:
+            raise TaktError("a worker process was killed (out of memory?): try fewer --workers") from None
 
     def _report(self, suite: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         episodes = [e for r in results for e in r["episodes"]]
@@ -224,9 +229,15 @@ _options: tuple[str, Path, str, bool, float, float] | None = None
 _worker: _Worker | None = None
 
 
-def start(suite: str, policy: Path, split: str, swap: bool, latency: float, rate: float) -> None:
-    """A worker process begins. It is built at its first seed, where an error reaches the user."""
+def start(
+    suite: str, policy: Path, split: str, swap: bool, latency: float, rate: float, parent: int | None = None
+) -> None:
+    """A worker process begins, to end with `parent`. It is built at its first seed, where an error
+    reaches the user.
+    """
     global _options, _worker
+    if parent is not None:
+        follow(parent)
     _options, _worker = (suite, policy, split, swap, latency, rate), None
 
 

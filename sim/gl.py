@@ -11,7 +11,7 @@ import sys
 
 from vla.contract import TaktError
 
-if sys.platform.startswith("linux") and "MUJOCO_GL" not in os.environ:
+if sys.platform.startswith("linux") and not os.environ.get("MUJOCO_GL"):
     os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
 _PLATFORM = os.environ.get("MUJOCO_GL", "")
 _REMEDY = "install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri and leave MUJOCO_GL unset, or run tools/gl.sh"

@@ -21,8 +21,8 @@ def film(world: World, states: Iterable[np.ndarray], path: Path, fps: int) -> No
         states: what `world.save()` returned, one a frame.
         fps: frames a second, the rate at which the states were saved.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    part = path.with_suffix(".part.mp4")  # an interrupted film does not replace a good one
+    with av.open(str(part), "w") as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(fps), options={"crf": "20", "preset": "veryfast"}
         )
@@ -32,6 +32,7 @@ def film(world: World, states: Iterable[np.ndarray], path: Path, fps: int) -> No
             frame = av.VideoFrame.from_ndarray(picture(world), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    part.replace(path)
 
 
 def picture(world: World) -> np.ndarray:

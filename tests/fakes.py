@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from runtime import bundle, so101
 from vla.contract import ActionChunk, CameraSpec, Observation, PolicySpec, Prefix
 
-WORDS_LENGTH = 8
+WORDS_LENGTH = 24
 CAMERAS = (CameraSpec("front", 96, 96), CameraSpec("wrist", 96, 96))
 VOCABULARY = {"[UNK]": 0, "put": 1, "the": 2, "red": 3, "blue": 4, "cube": 5}
 

@@ -16,7 +16,9 @@ import importlib.metadata
 import io
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -65,6 +67,9 @@ EXTRAS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Errors become one line, never a traceback, where a user can act."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if threading.current_thread() is threading.main_thread():
+        # A service manager's way to stop: it ends as Ctrl-C does, with everything closed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = dispatch(args)
         sys.stdout.flush()  # a closed pipe shows itself here, and not in the interpreter's shutdown

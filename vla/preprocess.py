@@ -18,13 +18,24 @@ class Words:
 
     def __init__(self, path: Path, length: int) -> None:
         self.length = length
-        self._tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise TaktError(f"{path} is no tokenizer ({error}): export the policy again") from None
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(length)
+        self._tokenizer.no_truncation()
 
     def __call__(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """ids and mask, each shape (1, length), int64; longer texts are cut at the end."""
+        """ids and mask, each shape (1, length), int64.
+
+        Raises:
+            TaktError: the text has more tokens; what comes last would not be read.
+        """
         ids = self._tokenizer.encode(text.strip()).ids
+        if len(ids) > self.length:
+            raise TaktError(
+                f"the instruction has {len(ids)} tokens, the policy reads {self.length}: say it shorter"
+            )
         row = np.zeros((1, self.length), np.int64)
         row[0, : len(ids)] = ids
         mask = np.zeros((1, self.length), np.int64)

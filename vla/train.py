@@ -164,6 +164,12 @@ class Command:
 
     def run(self) -> int:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if (
+            min(self.steps, self.batch, self.draws, self.threads) < 1
+            or self.seed < 0
+            or not 0 < self.rate < 1
+        ):
+            raise TaktError("--steps, --batch, --draws, --threads are at least 1, --seed 0, --rate in 0 .. 1")
         torch.set_num_threads(self.threads)
         torch.manual_seed(self.seed)
         folders = [_weighted(text) for text in self.data]

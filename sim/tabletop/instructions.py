@@ -85,19 +85,29 @@ def phrase(cube: str, bowl: str, rng: np.random.Generator, split: str = "seen") 
 
 
 def colours(text: str) -> list[str]:
-    """The colours a text names, each once: the thing's first, the place's second.
+    """The colours a text names, the thing's first, the place's second; none for two of one kind.
 
     The thing is what stands before "cube", "block" and their like, the place what stands before "bowl"
     and its like; where that does not tell, the order of mention does.
     """
     words = re.findall(r"[a-z]+", text.lower())
     found = [(i, w) for i, w in enumerate(words) if w in COLOURS]
-    if len(found) == 2:
-        nouns = [words[i + 1] if i + 1 < len(words) else "" for i, _ in found]
-        bowls = {noun.split()[-1] for options in _BOWL.values() for noun in options} | {"round"}
-        if nouns[0] in bowls and nouns[1] not in bowls:
-            found.reverse()
+    if len(found) != 2:
+        return [w for _, w in found]
+    kinds = [_kind(words[i + 1 : i + 2]) for i, _ in found]
+    if kinds[0] == kinds[1] != "":
+        return []  # two cubes or two bowls: not this task
+    if kinds[0] == "bowl" or kinds[1] == "cube":
+        found.reverse()
     return [w for _, w in found]
+
+
+def _kind(noun: list[str]) -> str:
+    """ "cube", "bowl" or "" for the word behind a colour."""
+    for kind, options in (("cube", _CUBE), ("bowl", _BOWL)):
+        if noun and noun[0] in {name.split()[0] for names in options.values() for name in names}:
+            return kind
+    return ""
 
 
 def canonical(cube: str, bowl: str) -> str:

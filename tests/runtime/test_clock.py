@@ -56,3 +56,31 @@ def test_time_runs_forwards() -> None:
         SimulatedClock().advance(-1.0)
     with pytest.raises(ValueError):
         Ticker(SimulatedClock(), 0.0)
+
+
+class _Sleepy(SimulatedClock):
+    """Wakes late by the amounts in a list, then on time."""
+
+    def __init__(self, late: list[float]) -> None:
+        super().__init__()
+        self._late = iter(late)
+
+    def sleep_until(self, t: float) -> None:
+        if t > self.now():
+            super().sleep_until(t + next(self._late, 0.0))
+
+
+@given(st.lists(st.floats(0.0, 0.5), max_size=40))
+def test_however_late_a_sleep_wakes_no_tick_comes_bunched_and_none_is_lost(late: list[float]) -> None:
+    ticker = Ticker(_Sleepy(late), 0.1)
+    ticks = list(islice(ticker, 20))
+    nows = [now for _, now in ticks]
+    assert all(b - a >= 0.05 - 1e-9 for a, b in pairwise(nows))
+    steps = round((ticks[-1][0] - ticks[0][0]) / 0.1)
+    assert steps == len(ticks) - 1 + ticker.skipped
+
+
+def test_the_machines_own_clock_skips_nothing_at_the_start() -> None:
+    ticker = Ticker(MonotonicClock(), 0.05)
+    assert next(iter(ticker))[0] >= 0
+    assert ticker.skipped == 0

@@ -80,9 +80,9 @@ def test_words_are_computed_once_an_instruction(loaded: bundle.Bundle) -> None:
 
 
 def test_actions_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    folder = fakes.write_bundle(tmp_path / "bundle", SPEC, noise=float("inf"))
+    loaded = replace(bundle.load(fakes.write_bundle(tmp_path / "bundle", SPEC)), noise=float("inf"))
     with pytest.raises(TaktError, match="not finite"):
-        OnnxPolicy(bundle.load(folder)).infer(fakes.observation(SPEC))
+        OnnxPolicy(loaded).infer(fakes.observation(SPEC))
 
 
 def test_graphs_are_compared_with_the_spec_once(loaded: bundle.Bundle) -> None:

@@ -101,7 +101,7 @@ def test_ctrl_c_at_any_moment_leaves_no_process(folder: Path, plugin: Path, dela
     [
         (["--robot", "nobody", "--policy", "nowhere"], "valid: "),
         (["--robot", "paper", "--policy", "nowhere"], "not a bundle"),
-        (["--robot", "paper", "--policy", "nowhere", "--rate", "0"], "--rate is above 0"),
+        (["--robot", "paper", "--policy", "nowhere", "--rate", "0"], "--rate is from 1"),
     ],
 )
 def test_mistakes_are_one_line(plugin: Path, args: list[str], says: str) -> None:

@@ -120,3 +120,16 @@ def test_no_wording_is_cut(split: str) -> None:
     assert {len(made.encode(colour, add_special_tokens=False).ids) for colour in COLOURS} == {1}
     longest = max(made.encode_batch(texts), key=lambda e: len(e.ids))
     assert len(longest.ids) <= TOKENS, longest.tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("the bowl is blue, the cube is red", ["blue", "red"]),  # no noun behind a colour: order of mention
+        ("fill the blue one with the red cube", ["red", "blue"]),
+        ("put the red cube, not the blue cube", []),
+        ("put the red bowl in the blue bowl", []),
+    ],
+)
+def test_colours_of_odd_sentences(text: str, wanted: list[str]) -> None:
+    assert instructions.colours(text) == wanted

@@ -170,11 +170,18 @@ texts = st.lists(st.sampled_from(list(WORDS)[1:]), max_size=40)
 
 @LAW
 @given(said=texts, length=st.integers(1, 24))
-def test_texts_have_one_length_and_are_cut_at_the_end(tokenizer: Path, said: list[str], length: int) -> None:
-    ids, mask = preprocess.Words(tokenizer, length)(" ".join(said))
+def test_texts_have_one_length_and_longer_ones_are_refused(
+    tokenizer: Path, said: list[str], length: int
+) -> None:
+    words = preprocess.Words(tokenizer, length)
+    if len(said) > length:
+        with pytest.raises(TaktError, match=f"{len(said)} tokens, the policy reads {length}"):
+            words(" ".join(said))
+        return
+    ids, mask = words(" ".join(said))
     assert ids.shape == mask.shape == (1, length)
     assert ids.dtype == mask.dtype == np.int64
-    known = [WORDS[word] for word in said][:length]
+    known = [WORDS[word] for word in said]
     np.testing.assert_array_equal(ids[0], known + [0] * (length - len(known)))
     np.testing.assert_array_equal(mask[0], [1] * len(known) + [0] * (length - len(known)))
 
