@@ -235,6 +235,9 @@ class Block(nn.Module):
 def loss(model: Nano, batch: dict[str, Any], draws: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Flow loss and auxiliary losses of one batch; the sum is under "total".
 
+    The flow loss is smooth L1 where flow matching has a squared error: a label that jumps between two
+    phases of the task then pulls the prediction less.
+
     Args:
         batch: frames, state, tokens, mask, chunk (B, H, A) rad, pixels (B, cameras, 2, 3), positions (B, 6).
         draws: how many (noise, tau) draws share one look at the frames.
