@@ -100,7 +100,7 @@ class RemotePolicy:
         """The chunks that arrived, oldest first, without waiting.
 
         Raises:
-            TaktError: the server's one line about a request of this session.
+            TaktError: the server's one line about a request of the running session.
         """
         chunks = []
         while self._socket.poll(0):
@@ -115,7 +115,7 @@ class RemotePolicy:
         return chunks
 
     def _accept(self, message: wire.Message) -> ActionChunk | None:
-        """The chunk of an answer to this session that is newer than the last, None for anything else."""
+        """The chunk of an answer to the running session, newer than the last; None for anything else."""
         if isinstance(message, wire.Error) and message.session in (0, self._session):
             raise TaktError(f"policy server at {self._address}: {message.text}")
         if not isinstance(message, wire.Chunk) or message.session != self._session:
