@@ -94,7 +94,8 @@ def colours(text: str) -> list[str]:
     found = [(i, w) for i, w in enumerate(words) if w in COLOURS]
     if len(found) != 2:
         return [w for _, w in found]
-    kinds = [_kind(words[i + 1 : i + 2]) for i, _ in found]
+    # "blue bowl", or "bowl is blue"
+    kinds = [_kind(words[i + 1 : i + 2]) or _kind(words[max(i - 2, 0) : i - 1]) for i, _ in found]
     if kinds[0] == kinds[1] != "":
         return []  # two cubes or two bowls: not this task
     if kinds[0] == "bowl" or kinds[1] == "cube":

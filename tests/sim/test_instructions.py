@@ -125,7 +125,8 @@ def test_no_wording_is_cut(split: str) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("the bowl is blue, the cube is red", ["blue", "red"]),  # no noun behind a colour: order of mention
+        ("the bowl is blue, the cube is red", ["red", "blue"]),
+        ("red into blue", ["red", "blue"]),  # no noun at all: order of mention
         ("fill the blue one with the red cube", ["red", "blue"]),
         ("put the red cube, not the blue cube", []),
         ("put the red bowl in the blue bowl", []),
