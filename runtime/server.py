@@ -58,7 +58,9 @@ class Server:
         self.answered = self.refused = 0
         self._context = zmq.Context()
         self._socket = _bound(self._context, bind)
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        # With IPv6 allowed, ZeroMQ names the IPv4 loopback in its long form.
+        endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.address = endpoint.replace("[::ffff:127.0.0.1]", "127.0.0.1")
 
     def __enter__(self) -> Server:
         return self
