@@ -18,10 +18,10 @@ from runtime import so101
 from runtime.bundle import load
 from runtime.engine import OnnxPolicy
 from runtime.spawn import follow
-from sim import rollouts
+from sim import robot, rollouts
 from sim.tabletop import instructions, tasks
-from sim.tabletop.world import SIZE, World
-from vla.contract import CameraSpec, TaktError, check_match
+from sim.tabletop.world import CAMERAS, SIZE, World
+from vla.contract import TaktError, check_match
 from vla.dataset import Dataset, Feature, Writer, merge
 
 FPS = round(1 / rollouts.DT)
@@ -33,11 +33,11 @@ def features() -> dict[str, Feature]:
     image = Feature("image", (SIZE, SIZE, 3), ["height", "width", "channel"])
     return {
         "observation.state": Feature("float32", (6,), names),
-        **{f"observation.images.{camera}": image for camera in rollouts.CAMERAS},
+        **{f"observation.images.{camera}": image for camera in CAMERAS},
         "action": Feature("float32", (6,), names),
         "expert.chunk": Feature("float32", (rollouts.ROWS, 6), None),
         "privileged.positions": Feature("float32", (6,), None),
-        "privileged.pixels": Feature("float32", (len(rollouts.CAMERAS) * 2 * 3,), None),
+        "privileged.pixels": Feature("float32", (len(CAMERAS) * 2 * 3,), None),
     }
 
 
@@ -115,8 +115,7 @@ class Command:
     def _write(self, out: Path, numbers: range) -> None:
         policy = OnnxPolicy(load(self.relabel)) if self.relabel else None
         if policy is not None:
-            cameras = tuple(CameraSpec(c, SIZE, SIZE) for c in rollouts.CAMERAS)
-            check_match(policy.spec, so101.spec(cameras, name="tabletop"))
+            check_match(policy.spec, robot.spec())
         world = World()
         with Writer(out, fps=FPS, features=features(), robot_type="so101") as writer:
             for number in numbers:

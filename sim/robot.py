@@ -14,10 +14,9 @@ from runtime import so101
 from runtime.clock import Clock, MonotonicClock
 from sim.tabletop import tasks
 from sim.tabletop.scene import TIMESTEP
-from sim.tabletop.world import SIZE, World
+from sim.tabletop.world import CAMERAS, SIZE, World
 from vla.contract import CameraSpec, Observation, RobotSpec
 
-CAMERAS = ("front", "wrist")
 _LONGEST = 0.5  # s of physics caught up in one read; a longer stall loses time instead of blocking
 
 
@@ -42,6 +41,11 @@ class Frames(Mapping[str, np.ndarray]):
         return len(CAMERAS)
 
 
+def spec() -> RobotSpec:
+    """The SO-101 with the tabletop's cameras."""
+    return so101.spec((CameraSpec(c, SIZE, SIZE) for c in CAMERAS), name="tabletop")
+
+
 class TabletopRobot:
     """An SO-101-like arm at a table of cubes and bowls."""
 
@@ -51,7 +55,7 @@ class TabletopRobot:
 
     @property
     def spec(self) -> RobotSpec:
-        return so101.spec(tuple(CameraSpec(c, SIZE, SIZE) for c in CAMERAS), name="tabletop")
+        return spec()
 
     def reset(self, layout: tasks.Layout) -> None:
         """Lay the table anew; its time starts at the next read."""

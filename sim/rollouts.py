@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.tabletop import expert, tasks
-from sim.tabletop.world import World
+from sim.tabletop.world import CAMERAS, TICK_STEPS, World
 from vla.contract import ActionChunk, Observation, Policy
 
-TICK_STEPS = 8  # physics steps a tick, at 30 Hz
 ROW_TICKS = 3  # ticks a row of a chunk
 DT = TICK_STEPS * ROW_TICKS / 240  # seconds between rows and between recorded frames
 ROWS = 12  # rows a chunk
-CAMERAS = ("front", "wrist")
 ABSOLUTE = np.ones(6, dtype=bool)
 
 Driver = Callable[[int, float], np.ndarray]  # (tick in the episode, its time [s]) -> joint targets

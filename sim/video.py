@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from sim.tabletop.world import PEOPLE, World
+from sim.tabletop.world import CAMERAS, PEOPLE, World
 
 HEIGHT, WIDTH, INSET = 480, 640, 240
 
@@ -37,7 +37,7 @@ def film(world: World, states: Iterable[np.ndarray], path: Path, fps: int) -> No
 
 def picture(world: World) -> np.ndarray:
     """One frame of a film, shape (HEIGHT, WIDTH + INSET, 3), uint8."""
-    small = [world.frame(camera) for camera in ("front", "wrist")]
+    small = [world.frame(camera) for camera in CAMERAS]
     rows = (np.arange(INSET) * small[0].shape[0]) // INSET
     insets = [image[rows][:, rows] for image in small]
     return np.hstack([world.frame(PEOPLE, HEIGHT, WIDTH), np.vstack(insets)])

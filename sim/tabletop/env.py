@@ -13,10 +13,9 @@ from gymnasium import spaces
 
 from runtime import so101
 from sim.tabletop import instructions, tasks
-from sim.tabletop.world import PEOPLE, SIZE, World
+from sim.tabletop.world import CAMERAS, PEOPLE, SIZE, TICK_STEPS, World
 
 RATE = 30  # actions a second
-STEPS = 8  # physics steps an action
 LONGEST = 128  # characters of an instruction
 
 
@@ -42,8 +41,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         )
         self.observation_space = spaces.Dict(
             {
-                "front": frame,
-                "wrist": frame,
+                **dict.fromkeys(CAMERAS, frame),
                 # Contacts and servos may push a joint a little past its range.
                 "state": spaces.Box(-np.pi, np.pi, (actions.size,), np.float32),
                 "instruction": spaces.Text(LONGEST, charset=frozenset(map(chr, range(32, 127)))),
@@ -64,7 +62,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         self.world.command(np.clip(action, self.action_space.low, self.action_space.high))
-        self.world.advance(STEPS)
+        self.world.advance(TICK_STEPS)
         success = self.world.success()
         return self._observe(), float(success), success, False, self._info()
 
@@ -76,8 +74,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def _observe(self) -> dict[str, Any]:
         return {
-            "front": self.world.frame("front"),
-            "wrist": self.world.frame("wrist"),
+            **{camera: self.world.frame(camera) for camera in CAMERAS},
             "state": self.world.joints(),
             "instruction": self._words,
         }

@@ -10,7 +10,9 @@ from sim.tabletop.arm import JOINTS
 from sim.tabletop.tasks import Layout
 
 PEOPLE = "view"  # the camera for people; the others are the policy's
+CAMERAS = ("front", "wrist")  # the policy's, in the order of its inputs
 SIZE = 96  # pixels, the policy's frames
+TICK_STEPS = 8  # physics steps a tick, at 30 Hz
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
