@@ -139,9 +139,9 @@ class GraphPolicy:
         noise = (self._bundle.noise * rng.standard_normal(shape)).astype(np.float32)
         kept, mask = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
         if prefix is not None:
-            if prefix.actions.shape != shape[1:] or prefix.mask.shape != shape[1:2]:
+            if prefix.actions.shape != shape[1:] or prefix.weights.shape != shape[1:2]:
                 raise TaktError(f"a prefix has shape {shape[1:]}, got {prefix.actions.shape}")
-            kept[0], mask[0] = prefix.actions, prefix.mask
+            kept[0], mask[0] = prefix.actions, prefix.weights
         actions = np.asarray(flow.euler(self._step, memory, noise, self._bundle.steps, kept, mask))[0]
         if not np.isfinite(actions).all():
             raise TaktError(f"policy {self.spec.name!r} gave actions that are not finite: export it again")

@@ -124,7 +124,7 @@ def _infer(m: Infer) -> tuple[str, dict[str, Any]]:
     content["frames"] = {name: _packed(frame, "|u1") for name, frame in o.frames.items()}
     if m.prefix is not None:
         content["prefix"] = _packed(m.prefix.actions, "<f4")
-        content["prefix_mask"] = _packed(m.prefix.mask, "|u1")
+        content["prefix_weights"] = _packed(m.prefix.weights, "<f4")
     if m.deadline is not None:
         content["deadline"] = m.deadline
     return "infer", content
@@ -155,13 +155,13 @@ def _spec(value: Any) -> PolicySpec:
 
 
 def _to_infer(f: dict[str, Any]) -> Infer:
-    if (f["prefix"] is None) != (f["prefix_mask"] is None):
-        raise WireError("infer: prefix and prefix_mask come together")
+    if (f["prefix"] is None) != (f["prefix_weights"] is None):
+        raise WireError("infer: prefix and prefix_weights come together")
     prefix = None
     if f["prefix"] is not None:
-        if len(f["prefix"]) != len(f["prefix_mask"]):
-            raise WireError("infer: prefix and prefix_mask differ in length")
-        prefix = Prefix(f["prefix"], f["prefix_mask"].astype(bool))
+        if len(f["prefix"]) != len(f["prefix_weights"]):
+            raise WireError("infer: prefix and prefix_weights differ in length")
+        prefix = Prefix(f["prefix"], f["prefix_weights"])
     observation = Observation(f["time"], f["state"], f["frames"], f["instruction"])
     return Infer(f["spec"], f["session"], f["seq"], f["seed"], observation, prefix, f["deadline"])
 
@@ -186,7 +186,7 @@ _SCHEMAS: dict[str, tuple[dict[str, Check], Callable[[dict[str, Any]], Message]]
             "frames": fields.map_of(fields.array("|u1", 3, least=1)),
             "instruction": fields.text,
             "prefix?": fields.array("<f4", 2),
-            "prefix_mask?": fields.array("|u1", 1),
+            "prefix_weights?": fields.array("<f4", 1),
             "deadline?": fields.number,
         },
         _to_infer,

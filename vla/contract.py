@@ -9,7 +9,7 @@ answers an observation's time; rows are looked up by time and never by queue pos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -88,6 +88,11 @@ class CameraSpec:
     width: int
 
 
+# What a policy can do with the rows of `Prefix`: nothing; continue committed rows, as it was trained to
+# (arXiv 2512.05964); be guided towards them while it denoises (arXiv 2506.07339).
+JOININGS = ("none", "prefix", "guided")
+
+
 @dataclass(frozen=True)
 class PolicySpec:
     """What a policy takes and gives.
@@ -100,6 +105,8 @@ class PolicySpec:
         chunk_length: H, rows a chunk.
         dt: seconds between rows.
         replan: seconds of a chunk that are meant to be executed before the next one arrives.
+        joining: how a new chunk is made to continue the running one, one of `JOININGS`.
+        committed: rows that `Prefix` may commit at most; more than were trained are worth nothing.
     """
 
     name: str
@@ -109,6 +116,8 @@ class PolicySpec:
     chunk_length: int
     dt: float
     replan: float
+    joining: str = "none"
+    committed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -119,6 +128,8 @@ class PolicySpec:
             "chunk_length": self.chunk_length,
             "dt": self.dt,
             "replan": self.replan,
+            "joining": self.joining,
+            "committed": self.committed,
         }
 
     @staticmethod
@@ -131,6 +142,8 @@ class PolicySpec:
             chunk_length=int(data["chunk_length"]),
             dt=float(data["dt"]),
             replan=float(data["replan"]),
+            joining=str(data.get("joining", "none")),
+            committed=int(data.get("committed", 0)),
         )
 
 
@@ -177,13 +190,17 @@ class ActionChunk:
         time: the time of the observation it answers, s.
         dt: seconds between rows.
         actions: shape (H, A), physical units.
-        stages: seconds spent in each stage of inference, by name.
+        stages: seconds spent in each stage of inference, by name, in the order in which they ran.
+        step_seconds: seconds of each denoising step; as many as were made.
+        origin: when the first of the stages began, s, on the clock of the observation; None when unknown.
     """
 
     time: float
     dt: float
     actions: np.ndarray
     stages: dict[str, float] = field(default_factory=dict)
+    step_seconds: tuple[float, ...] = ()
+    origin: float | None = None
 
     @property
     def end(self) -> float:
@@ -211,15 +228,32 @@ class ActionChunk:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Rows of the running plan that will be executed whatever the policy answers (real-time chunking).
+    """Rows of the running plan that the next one has to continue (real-time chunking).
 
     Attributes:
-        actions: shape (H, A), physical units, aligned with the chunk asked for.
-        mask: shape (H,), bool; True where the row is committed.
+        actions: shape (H, A), physical units; row i is for the asking observation's time + i * dt.
+        weights: shape (H,), float32; 1 where the row is committed, that is executed whatever the policy
+            answers, between 0 and 1 where the new plan should stay near it (guided), 0 where it is free.
     """
 
     actions: np.ndarray
-    mask: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Request:
+    """One thing asked of a policy that several sessions share.
+
+    Attributes:
+        deadline: s from now within which the answer is wanted; None for unlimited.
+        seed, call: fix the sampling noise, as `reset(seed)` and `call` inferences before would.
+    """
+
+    observation: Observation
+    prefix: Prefix | None = None
+    deadline: float | None = None
+    seed: int = 0
+    call: int = 0
 
 
 @runtime_checkable
@@ -235,7 +269,20 @@ class Policy(Protocol):
     def infer(
         self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
     ) -> ActionChunk:
-        """A chunk that answers `observation`; `deadline` is a duration in s, None for unlimited."""
+        """A chunk that answers `observation`.
+
+        Args:
+            deadline: s from now; a policy that can makes fewer denoising steps to be there in time. It
+                answers in any case, with its least at the worst. None for unlimited.
+        """
+
+
+@runtime_checkable
+class SharedPolicy(Policy, Protocol):
+    """A policy that several sessions take turns with: each request carries its own noise."""
+
+    def infer_batch(self, requests: Sequence[Request]) -> list[ActionChunk]:
+        """The answers, in the order of the requests; the earliest of their deadlines rules."""
 
 
 @runtime_checkable
