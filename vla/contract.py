@@ -174,12 +174,14 @@ class Observation:
         state: shape (S,), float32, SI units.
         frames: camera name -> shape (h, w, 3), uint8 RGB.
         instruction: the words the policy is to obey.
+        captured: camera name -> when its frame was taken, s, where the robot knows; it does not travel.
     """
 
     time: float
     state: np.ndarray
     frames: Mapping[str, np.ndarray] = field(default_factory=dict)
     instruction: str = ""
+    captured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
