@@ -47,4 +47,4 @@ def steps_that_fit(time_left: float, fixed: float, step: float, least: int, most
     spare = time_left - fixed + _SAME
     if spare < least * step:
         return 0
-    return most if step <= 0 else min(most, floor(spare / step))
+    return most if spare >= most * step else max(least, floor(spare / step))
