@@ -77,6 +77,8 @@ def run(
         result.closest, before = min(result.closest, now - before), now
         plan = planner.chunk
         budget.begin(now - scheduled, ticker.skipped)
+        planner.receive(now)
+        budget.mark("receive")
         seen = robot.read()
         # Cameras that render on demand are looked at only when the policy is about to be asked.
         frames = dict(seen.frames) if planner.due(seen.time) else seen.frames
