@@ -1,9 +1,10 @@
 """The safety filter: the last stage before a body. Pure functions of injected time.
 
-    finite -> shape -> position -> lead over the measured pose -> velocity -> acceleration
+    finite -> shape -> age -> position -> lead over the measured pose -> velocity -> acceleration
 
-A request that is not finite is rejected whole; everything else is clamped and counted. This is not a
-certified safety function: the emergency stop is a power cut.
+A request that is not finite is rejected whole; everything else is clamped and counted. Its age is the
+planner's to know: a request that is too old does not arrive. What a register can hold is the driver's to
+know, after this. This is not a certified safety function: the emergency stop is a power cut.
 
 Why the limits cannot contradict each other. A state is kept from which the body can stop in time:
 
@@ -18,13 +19,30 @@ no more than v'^2 / (2 a), because a falling line's right-hand sum is smaller th
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vla.contract import RobotSpec, TaktError
+from vla.contract import ActionSpace, Dimension, RobotSpec, TaktError
 
 LONGEST = 0.1  # s; commands further apart than this count as this far apart
+FIRST = 0.05  # in the dimension's unit; how far the first command may lie from the measured pose
+
+
+def shrunk(space: ActionSpace, margin: float) -> ActionSpace:
+    """The space with the range of every absolute dimension shortened at both ends.
+
+    Args:
+        margin: the part of the range that is left out at each end, from 0 to below 0.5.
+    """
+    if not 0.0 <= margin < 0.5:
+        raise ValueError(f"a margin from 0 to below 0.5, got {margin}")
+
+    def short(d: Dimension) -> Dimension:
+        cut = margin * (d.upper - d.lower)
+        return replace(d, lower=d.lower + cut, upper=d.upper - cut) if d.absolute else d
+
+    return ActionSpace(tuple(short(d) for d in space.dimensions))
 
 
 @dataclass(frozen=True)
@@ -45,13 +63,13 @@ class Limits:
     absolute: np.ndarray
 
     @staticmethod
-    def of(spec: RobotSpec) -> Limits:
-        """The limits in a robot's description.
+    def of(spec: RobotSpec, margin: float = 0.0) -> Limits:
+        """The limits in a robot's description, its ranges shortened by `margin`, see `shrunk`.
 
         Raises:
             TaktError: a limit is missing, not finite or not positive.
         """
-        space = spec.actions
+        space = shrunk(spec.actions, margin)
         rates = [np.asarray(r, float) for r in (spec.max_velocity, spec.max_acceleration, spec.max_lead)]
         whole = all(r.shape == (space.size,) and np.isfinite(r).all() and (r > 0).all() for r in rates)
         ranges = np.isfinite([space.lower, space.upper]).all() and (space.lower <= space.upper).all()
@@ -64,7 +82,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class State:
+class Memory:
     """What the filter remembers: the last command, its velocity, the last target, and when (s)."""
 
     position: np.ndarray
@@ -73,8 +91,12 @@ class State:
     time: float
 
 
-def start(limits: Limits, measured: np.ndarray, now: float) -> State:
+def start(limits: Limits, measured: np.ndarray, now: float) -> Memory:
     """At rest at the measured pose, so that the first command is blended in from there.
+
+    A pose up to `FIRST` outside the position limits starts from the limit. One that is further out, as
+    an arm that leans on its stop while its range is shortened, is where the commands begin: they come in
+    from there at the pace of the other limits, and never go further out.
 
     Args:
         measured: the robot's state, shape (S,). Dimensions that are not measured start from 0.
@@ -85,14 +107,16 @@ def start(limits: Limits, measured: np.ndarray, now: float) -> State:
     """
     pose = _pose(limits, measured)
     inside = np.clip(pose, limits.lower, limits.upper)
-    if not (np.abs(inside - pose) <= np.where(limits.index >= 0, limits.lead, np.inf)).all():
+    outside = np.where(limits.index >= 0, np.abs(inside - pose), 0.0)
+    if not (outside <= limits.lead).all():
         raise TaktError(f"the robot stands outside its limits at {pose.round(3)}: move it inside by hand")
-    return State(inside, np.zeros_like(pose), inside, now)
+    begin = np.where(outside > FIRST, pose, inside)
+    return Memory(begin, np.zeros_like(pose), begin, now)
 
 
 def limit(
-    limits: Limits, state: State, target: np.ndarray | None, measured: np.ndarray, now: float
-) -> tuple[np.ndarray, State, Counter[str]]:
+    limits: Limits, state: Memory, target: np.ndarray | None, measured: np.ndarray, now: float
+) -> tuple[np.ndarray, Memory, Counter[str]]:
     """One command that the body may be given.
 
     Args:
@@ -115,8 +139,8 @@ def limit(
         wanted = _follow(limits, state, admitted, _lead(limits, admitted, measured, verdicts), dt)
     slow = _clamp(wanted, -limits.velocity, limits.velocity, "velocity", limits, verdicts)
     velocity = _clamp(slow, *_reachable(limits, state, dt), "acceleration", limits, verdicts)
-    position = np.clip(state.position + velocity * dt, limits.lower, limits.upper)
-    after = State(position, velocity, position if admitted is None else admitted, now)
+    position = np.clip(state.position + velocity * dt, *_range(limits, state))
+    after = Memory(position, velocity, position if admitted is None else admitted, now)
     return np.where(limits.absolute, position, relative), after, verdicts
 
 
@@ -125,17 +149,22 @@ def _pose(limits: Limits, measured: np.ndarray) -> np.ndarray:
     return np.append(np.asarray(measured, float), 0.0)[limits.index]
 
 
+def usable(limits: Limits, target: np.ndarray) -> bool:
+    """Whether a target has the body's shape and is finite."""
+    row = np.asarray(target, float)
+    return row.shape == limits.lower.shape and bool(np.isfinite(row).all())
+
+
 def _admit(
     limits: Limits, target: np.ndarray | None, measured: np.ndarray, verdicts: Counter[str]
 ) -> np.ndarray | None:
     """Finite, shape, position: what is left of a target, None when it has to hold."""
     if target is None:
         return None
-    row = np.asarray(target, float)
-    if row.shape != limits.lower.shape or not np.isfinite(row).all() or not np.isfinite(measured).all():
+    if not usable(limits, target) or not np.isfinite(measured).all():
         verdicts["rejected"] += 1
         return None
-    return _clamp(row, limits.lower, limits.upper, "position", None, verdicts)
+    return _clamp(np.asarray(target, float), limits.lower, limits.upper, "position", None, verdicts)
 
 
 def _lead(limits: Limits, target: np.ndarray, measured: np.ndarray, verdicts: Counter[str]) -> np.ndarray:
@@ -161,13 +190,18 @@ def _clamp(
     return clipped
 
 
+def _range(limits: Limits, state: Memory) -> tuple[np.ndarray, np.ndarray]:
+    """The position limits; while a command is still outside them, no further out than it is."""
+    return np.minimum(limits.lower, state.position), np.maximum(limits.upper, state.position)
+
+
 def _reach(distance: np.ndarray, acceleration: np.ndarray, dt: float) -> np.ndarray:
     """The highest speed for the next `dt` s from which braking still ends within `distance`."""
     brake = acceleration * dt
     return np.sqrt(brake**2 + 2.0 * acceleration * np.maximum(distance, 0.0)) - brake
 
 
-def _follow(limits: Limits, state: State, target: np.ndarray, goal: np.ndarray, dt: float) -> np.ndarray:
+def _follow(limits: Limits, state: Memory, target: np.ndarray, goal: np.ndarray, dt: float) -> np.ndarray:
     """The velocity that meets the goal as it moves, without overshooting it when it stops.
 
     A target that itself respects the limits is met exactly: the gap is zero, the velocity its own. A goal
@@ -179,11 +213,12 @@ def _follow(limits: Limits, state: State, target: np.ndarray, goal: np.ndarray, 
     return pace + np.sign(gap) * _reach(np.abs(gap), limits.acceleration, dt)
 
 
-def _reachable(limits: Limits, state: State, dt: float) -> tuple[np.ndarray, np.ndarray]:
+def _reachable(limits: Limits, state: Memory, dt: float) -> tuple[np.ndarray, np.ndarray]:
     """The velocities within the acceleration limit from which the position limits are never crossed."""
     step = limits.acceleration * dt
-    down = _reach(state.position - limits.lower, limits.acceleration, dt)
-    up = _reach(limits.upper - state.position, limits.acceleration, dt)
+    lower, upper = _range(limits, state)
+    down = _reach(state.position - lower, limits.acceleration, dt)
+    up = _reach(upper - state.position, limits.acceleration, dt)
     high = np.minimum(state.velocity + step, up)
     low = np.maximum(state.velocity - step, -down)
     return np.minimum(low, high), high
@@ -199,12 +234,22 @@ class Filter:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.verdicts: Counter[str] = Counter()
-        self._state: State | None = None
+        self._state: Memory | None = None
 
     def __call__(self, target: np.ndarray | None, measured: np.ndarray, now: float) -> np.ndarray:
         """The command for `now`, shape (A,); see `limit`."""
-        if self._state is None:
-            self._state = start(self.limits, measured, now)
-        command, self._state, verdicts = limit(self.limits, self._state, target, measured, now)
+        state = self.start(measured, now)
+        command, self._state, verdicts = limit(self.limits, state, target, measured, now)
         self.verdicts.update(verdicts)
         return command
+
+    def start(self, measured: np.ndarray, now: float) -> Memory:
+        """What it remembers; at rest at the measured pose where it was not called before, see `start`."""
+        if self._state is None:
+            self._state = start(self.limits, measured, now)
+        return self._state
+
+    @property
+    def still(self) -> bool:
+        """Whether the last command stood still."""
+        return self._state is None or not self._state.velocity.any()

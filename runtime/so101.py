@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from runtime.safety import shrunk
 from vla.contract import ActionSpace, CameraSpec, Dimension, RobotSpec
 
 # Joint -> range in rad, in the order of the chain.
@@ -15,22 +17,42 @@ JOINTS: dict[str, tuple[float, float]] = {
     "wrist_roll": (-2.74385, 2.84121),
     "gripper": (-0.17453, 1.74533),
 }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Limits that go together.
+
+    Attributes:
+        velocity, acceleration: by joint, rad/s and rad/s^2.
+        lead: how far a command may run ahead of the measured pose, rad.
+        margin: the part of each joint's range that is left out at both ends.
+    """
+
+    velocity: tuple[float, ...]
+    acceleration: tuple[float, ...]
+    lead: float
+    margin: float = 0.0
+
+
 # Five arm joints, then the jaw. It weighs 12 g and is all of its own load: slower limits than these
-# delay its closing behind the arm's motion, and grasps fail.
-MAX_VELOCITY = (3.0,) * 5 + (4.5,)  # rad/s
-MAX_ACCELERATION = (20.0,) * 5 + (60.0,)  # rad/s^2
-MAX_LEAD = 0.35  # rad; a servo's following error at full speed, with some to spare
+# delay its closing behind the arm's motion, and grasps fail. The lead is a servo's following error at
+# full speed, with some to spare.
+SIMULATION = Profile((3.0,) * 5 + (4.5,), (20.0,) * 5 + (60.0,), lead=0.35)
+# Where a real arm starts; a policy for it has to be trained under these.
+METAL = Profile((2.0,) * 6, (10.0,) * 6, lead=0.2, margin=0.02)
 
 
-def spec(cameras: Iterable[CameraSpec], name: str = "so101") -> RobotSpec:
+def spec(cameras: Iterable[CameraSpec], name: str = "so101", profile: Profile = SIMULATION) -> RobotSpec:
     """The arm with these cameras; state and actions are the six joints in rad."""
     joints = tuple(JOINTS)
+    space = ActionSpace(tuple(Dimension(j, "rad", *JOINTS[j]) for j in joints))
     return RobotSpec(
         name=name,
         state=joints,
-        actions=ActionSpace(tuple(Dimension(j, "rad", *JOINTS[j]) for j in joints)),
+        actions=shrunk(space, profile.margin),
         cameras=tuple(cameras),
-        max_velocity=MAX_VELOCITY,
-        max_acceleration=MAX_ACCELERATION,
-        max_lead=(MAX_LEAD,) * len(joints),
+        max_velocity=profile.velocity,
+        max_acceleration=profile.acceleration,
+        max_lead=(profile.lead,) * len(joints),
     )
