@@ -91,10 +91,10 @@ def weights(length: int, committed: int, overlap: int) -> np.ndarray:
 
 
 def guidance(tau: float, beta: float) -> float:
-    """How strongly the error of the known rows pulls at flow time `tau` (arXiv 2506.07339, equations 2 and 4).
+    """How strongly the error of the known rows pulls at flow time `tau`.
 
-    min(beta, (1 - tau) / tau * (tau^2 + (1 - tau)^2) / (1 - tau)^2), which is `beta` at both ends and
-    2 in the middle.
+    min(beta, (1 - tau) / tau * (tau^2 + (1 - tau)^2) / (1 - tau)^2), arXiv 2506.07339, equations 2 and 4;
+    `beta` at both ends and 2 in the middle.
     """
     spread = (tau**2 + (1 - tau) ** 2) / max(tau * (1 - tau), _LEAST)
     return float(min(beta, spread))
