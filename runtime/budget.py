@@ -149,13 +149,16 @@ class Budget:
         """
         shift = self._begun - now
         shift = 0.0 if 0 <= shift < _SAME_CLOCK else shift
+        seen, asked = self._stopwatch(), chunk.time + shift
         self.chunks += 1
-        self._put(_CHUNK, chunk.time + shift, now - chunk.time, self.chunks)
-        # An answer that does not say when it began is taken to have ended just now.
-        origin = now - sum(chunk.stages.values()) if chunk.origin is None else chunk.origin
-        self._stages(chunk, origin + shift)
+        self._put(_CHUNK, asked, now - chunk.time, self.chunks)
+        # An answer that does not say when it began is taken to have ended just now; in any case it was made
+        # between the question and this moment, whatever another machine's clock says.
+        latest = seen - sum(chunk.stages.values())
+        origin = latest if chunk.origin is None else min(chunk.origin + shift, latest)
+        self._stages(chunk, max(origin, asked))
         if self._warm is None:
-            self._put(_WARM, self._stopwatch(), 0.0, 1)
+            self._put(_WARM, seen, 0.0, 1)
             self._warm = self.ring.count
             self._skipped_before = self._skipped_now
 
