@@ -36,10 +36,14 @@ class Link(Protocol):
 
     Attributes:
         lost: requests so far that will get no chunk: refused, failed, or of a server that went away.
+        link_up: whether the other side can be heard.
     """
 
     @property
     def lost(self) -> int: ...
+
+    @property
+    def link_up(self) -> bool: ...
 
     def submit(
         self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
@@ -58,7 +62,7 @@ class InlineLink:
     how many steps the policy makes must not depend on the machine that evaluates it.
     """
 
-    lost = 0
+    lost, link_up = 0, True
 
     def __init__(self, policy: Policy, latency: float | Callable[[], float], clock: Clock) -> None:
         """`latency` in s, or a function that draws one for every request."""
@@ -132,7 +136,8 @@ class Planner:
         Args:
             replan: s of a chunk after which the next is asked for; the policy's own by default.
             max_age: s after its observation that a chunk may be used; to its last row by default.
-            timeout: s after which a request counts as lost; by default when the chunk that runs ends.
+            timeout: s after which a request counts as lost when nothing was heard of it; a chunk's length
+                by default, at least 1 s, and never less than twice the usual latency.
             join: how chunks are joined, see `joining`; by default as well as the policy can.
             period: of the ticks, s; an answer waits for the next one.
             deadline: s within which a chunk is declared to be due; None: before the running one ends.
@@ -141,8 +146,7 @@ class Planner:
         self.spec = spec
         self.replan = spec.replan if replan is None else replan
         self.max_age = np.inf if max_age is None else max_age
-        left = max(0.3, (spec.chunk_length - 1) * spec.dt - self.replan)
-        self.timeout = left if timeout is None else timeout
+        self.timeout = max(1.0, (spec.chunk_length - 1) * spec.dt) if timeout is None else timeout
         self.period, self.deadline = period, deadline
         self.join = joining.make(join, spec)
         self.asked = self.answered = self.late = self.failed = 0
@@ -160,6 +164,11 @@ class Planner:
     def chunk(self) -> ActionChunk | None:
         """The plan in use."""
         return self.join.chunk
+
+    @property
+    def link_up(self) -> bool:
+        """Whether the policy's process can be heard."""
+        return self._link.link_up
 
     # -- asking
 
@@ -181,7 +190,8 @@ class Planner:
         if self._link.lost != self._lost:
             self.failed += self._link.lost - self._lost
             self._lost, self._in_flight = self._link.lost, None
-        if self._in_flight is not None and now - self._in_flight < self.timeout:
+        patience = max(self.timeout, 2.0 * (self._total.value(_COVER) or 0.0))
+        if self._in_flight is not None and now - self._in_flight < patience:
             return False
         if self.chunk is None:
             return True
@@ -203,21 +213,31 @@ class Planner:
         return True
 
     def _choose(self, now: float) -> tuple[Choice, Prefix | None]:
-        latency = self.latency(now)
-        left = np.inf if self.chunk is None else self.chunk.time + self._usable() - now - self.period
-        # With nothing running there is nothing to be late for but what was declared.
-        left = left if left > _SAME else np.inf
-        left = left if self.deadline is None else min(left, self.deadline)
+        latency, left = self.latency(now), self._left(now)
         if not np.isfinite(left):
             prefix = self.join.prefix(now, latency or 0.0)
             return Choice(now, latency, _committed(prefix), None, self._most or None, True), prefix
-        steps = self._steps(left)
+        steps = self._steps(min(left, self._share()))
         fits = latency is None or latency <= left if steps is None else steps > 0
         if steps and latency is not None:
             latency = min(latency, max(left, self.period))  # fewer steps where all of them are too many
         prefix = self.join.prefix(now, latency or 0.0)
-        own = max(left - (self._overhead.value(_COVER) or 0.0), self.period, 1e-3)
+        own = min(left, self._share()) - (self._overhead.value(_COVER) or 0.0)
+        own = max(own, self.period, 1e-3)
         return Choice(now, latency, _committed(prefix), float(own), steps, bool(fits)), prefix
+
+    def _left(self, now: float) -> float:
+        """Until an answer asked for `now` is due, s; infinite where nothing runs that it could be late for."""
+        left = np.inf if self.chunk is None else self.chunk.time + self._usable() - now - self.period
+        left = left if left > _SAME else np.inf
+        return left if self.deadline is None else min(left, self.deadline)
+
+    def _share(self) -> float:
+        """What an answer may take when the next one is to take as long, s: both fit into one chunk.
+
+        A policy that used all that is left for more steps would leave nothing for the answer after it.
+        """
+        return self._usable() / 2 - self.period
 
     def _steps(self, left: float) -> int | None:
         fixed, step = self._fixed.value(_COVER), self._step.value(_COVER)

@@ -27,9 +27,10 @@ from runtime.budget import Budget
 from runtime.bundle import load
 from runtime.clock import SimulatedClock, Ticker
 from runtime.engine import OnnxPolicy
+from runtime.guard import Guard
 from runtime.planner import InlineLink, Planner
-from runtime.safety import Filter, Limits
 from runtime.spawn import follow
+from runtime.watchdogs import Watch
 from sim.statistics import jerk, wilson
 from vla.contract import Observation, Prefix, TaktError, check_match
 
@@ -293,7 +294,7 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
 
     result = loop.run(
         w.robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,
-        Filter(Limits.of(w.robot.spec)), goal, patience=w.suite.seconds, on_tick=watch,
+        Guard(w.robot.spec, Watch(patience=w.suite.seconds)), goal, on_tick=watch,
     )  # fmt: skip
     row = {
         "task": scenario.task,
@@ -336,7 +337,7 @@ class _Listening:
     def __init__(self, link: InlineLink, stages: dict[str, list[float]]) -> None:
         self._link, self._stages = link, stages
 
-    lost = 0
+    lost, link_up = 0, True
 
     def submit(
         self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None

@@ -288,13 +288,14 @@ def loss(
     """Flow loss and auxiliary losses of one batch; the sum is under "total".
 
     Args:
-        batch: frames, state, tokens, mask, chunk (B, H, A) rad, pixels (B, cameras, 2, 3), positions (B, 6).
+        batch: frames, state, tokens, mask, chunk (B, H, A) rad, pixels (B, cameras, 2, 3), positions (B, 6),
+            committed (B,): how many of a chunk's rows are a running plan's.
         draws: how many (noise, tau) draws share one look at the frames.
-        share: of the draws that get a committed prefix.
+        share: of the draws without such rows that get a committed prefix of the chunk's own.
     """
     out = model.see(batch["frames"], batch["state"], batch["tokens"], batch["mask"])
     target = model.normalise(batch["chunk"], batch["state"])
-    losses = {"flow": flow_loss(model, out["cond"], target, draws, generator, share)}
+    losses = {"flow": flow_loss(model, out["cond"], target, batch["committed"], draws, generator, share)}
     losses |= _auxiliary(model, out, batch)
     losses["total"] = (
         losses["flow"] + 0.5 * losses["pixels"] + 0.1 * losses["where"] + 0.2 * losses["positions"]
@@ -303,7 +304,13 @@ def loss(
 
 
 def flow_loss(
-    model: Nano, cond: Tensor, target: Tensor, draws: int, generator: torch.Generator, share: float = 0.3
+    model: Nano,
+    cond: Tensor,
+    target: Tensor,
+    committed: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    share: float = 0.3,
 ) -> Tensor:
     """What the head is taught: the clean chunk from a noisy one, on the rows that are not committed.
 
@@ -312,6 +319,8 @@ def flow_loss(
 
     Args:
         cond: (B, cond), what the prefix understood. target: (B, H, A), normalised.
+        committed: (B,), int; the rows that the target begins with whatever the policy answers. What follows
+            them is right after these rows alone, so they are always given as a prefix.
     """
     target, cond = target.repeat(draws, 1, 1), cond.repeat(draws, 1)
     n, rows = target.shape[0], target.shape[1]
@@ -321,6 +330,8 @@ def flow_loss(
     # Some draws have a clean prefix of 1 to `committed` rows (arXiv 2512.05964).
     length = torch.randint(1, model.config.committed + 1, (n, 1), generator=generator)
     length = length * (torch.rand(n, 1, generator=generator) < share)
+    given = committed.repeat(draws)[:, None].clamp(max=model.config.committed)
+    length = torch.where(given > 0, given, length)
     kept = (torch.arange(rows)[None] < length).float()
     held = kept[:, :, None]
     x = held * target + (1 - held) * (t[:, :, None] * target + (1 - t[:, :, None]) * noise)

@@ -69,10 +69,12 @@ class Frames:
             "positions": self.columns["privileged.positions"][rows],
             "tokens": self.tokens[task].float(),
             "mask": self.mask[task],
+            "committed": self.columns[COMMITTED][rows],
         }
 
 
 COLUMNS = ("observation.state", "expert.chunk", "privileged.pixels", "privileged.positions")
+COMMITTED = "expert.committed"  # rows of a chunk that are the running plan's; a data set without it has none
 
 
 def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: Path) -> Frames:
@@ -82,7 +84,7 @@ def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: P
         TaktError: a folder is not a data set or lacks a column.
     """
     sets = [Dataset(path) for path, _ in folders]
-    columns = [s.columns(COLUMNS) for s in sets]
+    columns = [_columns(s) for s in sets]
     images = []
     for camera in cameras:
         name = f"observation.images.{camera}"
@@ -102,12 +104,18 @@ def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: P
     share = [np.full(len(s), weight) for s, (_, weight) in zip(sets, folders, strict=True)]
     return Frames(
         images=images,
-        columns={n: torch.from_numpy(np.concatenate([c[n] for c in columns])) for n in COLUMNS},
+        columns={n: torch.from_numpy(np.concatenate([c[n] for c in columns])) for n in (*COLUMNS, COMMITTED)},
         tokens=tokens,
         mask=mask,
         task=np.array([number[text] for text in texts]),
         weight=np.concatenate(share),
     )
+
+
+def _columns(data: Dataset) -> dict[str, np.ndarray]:
+    found = data.columns((*COLUMNS, COMMITTED) if COMMITTED in data.features else COLUMNS)
+    none = np.zeros(len(data), np.int64)
+    return found | {COMMITTED: found.get(COMMITTED, none).reshape(len(data))}
 
 
 @torch.inference_mode()
@@ -285,7 +293,7 @@ class Trainer:
             return self.loss(self.model, self.frames.batch(index), *rest)
         rows, columns = torch.from_numpy(index), self.frames.columns
         target = self.model.normalise(columns["expert.chunk"][rows], columns["observation.state"][rows])
-        flow = self.loss(self.model, self.cond[rows], target, *rest)
+        flow = self.loss(self.model, self.cond[rows], target, columns[COMMITTED][rows], *rest)
         return {"flow": flow, "total": flow}
 
     def _save(self) -> None:

@@ -38,7 +38,7 @@ class Anytime:
         self.clock, self.fixed, self.step, self.most = clock, fixed, step, most
         self.took: list[tuple[float, float]] = []
         self.steps: list[int] = []
-        self.lost = 0
+        self.lost, self.link_up = 0, True
         self._due: list[tuple[float, ActionChunk]] = []
 
     def submit(self, seen: Observation, prefix: Prefix | None = None, deadline: float | None = None) -> bool:

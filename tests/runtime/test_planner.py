@@ -78,7 +78,7 @@ class Mailbox:
         self.prefixes: list[Prefix | None] = []
         self.deadlines: list[float | None] = []
         self.open = True
-        self.lost = 0
+        self.lost, self.link_up = 0, True
 
     def submit(
         self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None

@@ -61,6 +61,7 @@ def batch(n: int, seed: int = 0) -> dict[str, Any]:
         "chunk": torch.randn(n, CONFIG.rows, CONFIG.actions, generator=g) * 0.5,
         "pixels": pixels,
         "positions": torch.randn(n, 6, generator=g) * 0.2,
+        "committed": torch.zeros(n, dtype=torch.int64),
     }
 
 
@@ -203,12 +204,25 @@ def test_committed_lengths_reach_what_the_config_says_and_no_further() -> None:
         seen: list[Tensor] = []
         model.predict = lambda cond, x, t, seen=seen: seen.append(t) or torch.zeros_like(x)  # type: ignore
         target = torch.zeros(400, CONFIG.rows, CONFIG.actions)
+        none = torch.zeros(400, dtype=torch.int64)
         generator = torch.Generator().manual_seed(0)
-        nano.flow_loss(model, torch.zeros(400, CONFIG.cond), target, 2, generator, share)
+        nano.flow_loss(model, torch.zeros(400, CONFIG.cond), target, none, 2, generator, share)
         length = (seen[0] == 1).sum(1)  # committed rows stand at the end of the flow
         expected = set(range(1, committed + 1)) if share > 0 else set()
         assert set(length.tolist()) == expected | ({0} if share < 1 else set())
         assert (length > 0).float().mean() == pytest.approx(share, abs=0.06)
+
+
+def test_rows_that_are_a_running_plans_are_always_committed() -> None:
+    model = made()
+    model.config = replace(CONFIG, committed=8)
+    seen: list[Tensor] = []
+    model.predict = lambda cond, x, t: seen.append(t) or torch.zeros_like(x)  # type: ignore
+    target, given = torch.zeros(30, CONFIG.rows, CONFIG.actions), torch.arange(30) % 9
+    nano.flow_loss(
+        model, torch.zeros(30, CONFIG.cond), target, given, 2, torch.Generator().manual_seed(0), 0.0
+    )
+    assert (seen[0] == 1).sum(1).tolist() == 2 * given.tolist()
 
 
 # -- guided
