@@ -64,6 +64,31 @@ def euler(
     return actions
 
 
+def noise(shape: tuple[int, ...], seed: int, call: int, scale: float = 1.0) -> np.ndarray:
+    """What a chunk starts from, float32: a function of the seed and of how many chunks were before.
+
+    It depends neither on companions in a batch nor on the worker or server that runs it; the first of
+    several draws, shape (N, H, A), is the only one of shape (1, H, A).
+    """
+    return (scale * np.random.default_rng([seed, call]).standard_normal(shape)).astype(np.float32)
+
+
+def bound(weights: np.ndarray, joining: str, committed: int) -> np.ndarray:
+    """What of a prefix's weights, shape (H,), a sampler is given, float32.
+
+    Args:
+        joining: "none" ignores the prefix; "prefix" takes whole rows only, and no more than were trained;
+            any other is guided and takes the weights as they are.
+        committed: rows that training has shown (contract.PolicySpec.committed).
+    """
+    if joining == "none":
+        return np.zeros(len(weights), np.float32)
+    if joining == "prefix":
+        rows = np.arange(len(weights)) < committed
+        return (rows & (np.asarray(weights) >= 1)).astype(np.float32)
+    return np.asarray(weights, np.float32)
+
+
 def hard(length: int, committed: int) -> np.ndarray:
     """Weights of a training-time prefix (arXiv 2512.05964): 1 on the committed rows, else 0.
 
