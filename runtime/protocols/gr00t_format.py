@@ -7,8 +7,8 @@
            -> {"action.k": (T, D)}, and (T,) where D is 1
 
 B robots ask at once, of which words have one text each; T is a history, and a policy here sees one instant,
-so the newest is taken. Source: gr00t/policy/gr00t_policy.py and server_client.py of N1.6, gr00t/model/policy.py
-and gr00t/eval/service.py of N1.5.
+so the newest is taken. Source: gr00t/policy/gr00t_policy.py and server_client.py of N1.6,
+gr00t/model/policy.py and gr00t/eval/service.py of N1.5.
 """
 
 from __future__ import annotations
@@ -185,7 +185,8 @@ class _Reader:
         return text
 
     def _find(self, modality: str, key: str) -> Any:
-        group, name = self._source, key
+        group: Any = self._source
+        name = key
         if not self.flat:
             group = self._source.get(modality)
         elif modality != "language":

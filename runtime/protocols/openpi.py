@@ -85,7 +85,8 @@ class Front:
         self._waiting: set[asyncio.Future[ActionChunk]] = set()
         self.answered = self.refused = 0
         self._socket = _bound(bind, host, port)
-        self.address = front.written(*self._socket.getsockname()[:2], "ws")
+        where = self._socket.getsockname()
+        self.address = front.written(where[0], where[1], "ws")
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="openpi", daemon=True)
