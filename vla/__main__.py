@@ -108,7 +108,7 @@ def dispatch(args: list[str]) -> int:
     command = parse(name, rest)
     if isinstance(command, int):
         return command
-    for flag in ("json", "video"):
+    for flag in ("json", "video", "trace"):
         check_writable(f"--{flag}", getattr(command, flag, None))
     return command.run()
 
