@@ -15,7 +15,8 @@ from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.planner import Planner
-from runtime.run import interruptible, policy_at, without_collections
+from runtime.realtime import without_collections
+from runtime.run import interruptible, policy_at
 from runtime.safety import Filter, Limits
 from sim.evaluate import SHIPPED, Goal, machine
 from sim.robot import TabletopRobot
