@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 from runtime.budget import Budget
-from runtime.run import without_collections
+from runtime.realtime import without_collections
 from sim.evaluate import machine
 from vla.contract import ActionChunk, TaktError
 

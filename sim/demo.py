@@ -16,7 +16,8 @@ from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
 from runtime.planner import Planner
-from runtime.run import interruptible, policy_at, without_collections
+from runtime.realtime import without_collections
+from runtime.run import interruptible, policy_at
 from sim.evaluate import SHIPPED, Goal, machine
 from sim.robot import TabletopRobot
 from sim.tabletop.instructions import colours
