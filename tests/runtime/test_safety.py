@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import so101
-from runtime.safety import LONGEST, Filter, Limits, limit, start
+from runtime.safety import FIRST, LONGEST, Filter, Limits, limit, shrunk, start
 from vla.contract import ActionSpace, Dimension, RobotSpec, TaktError
 
 SPEC = so101.spec(())
@@ -46,6 +46,47 @@ def test_every_command_respects_every_limit(pose: np.ndarray, stream: list, foll
         assert (np.abs(moved) <= LIMITS.velocity + 1e-9 / dt).all()
         assert (np.abs(moved - velocity) <= LIMITS.acceleration * dt + 1e-9 / dt).all()
         before, velocity, measured = command, moved, command if follows else measured
+
+
+@settings(deadline=None)
+@given(poses, requests, st.lists(st.floats(1e-4, 0.5), min_size=40, max_size=40))
+def test_motion_ends_in_the_time_that_braking_takes(pose: np.ndarray, stream: list, ticks: list) -> None:
+    """From whatever state, at the limits as well: v / a of counted time, and one tick."""
+    state, now = start(LIMITS, pose, 0.0), 0.0
+    for target, dt in stream:
+        now += dt
+        _, state, _ = limit(LIMITS, state, target, state.position, now)
+    braked = 0.0
+    for dt in ticks:
+        now += dt
+        before = state.position
+        command, state, _ = limit(LIMITS, state, None, before, now)
+        moving = command != before
+        assert not (moving & (braked > LIMITS.velocity / LIMITS.acceleration + 1e-9)).any()
+        braked += min(dt, LONGEST)
+
+
+@settings(deadline=None)
+@given(poses, st.integers(0, SIZE - 1), st.floats(-1.0, 1.0), rows, st.floats(1e-3, 0.1))
+def test_the_first_command_is_near_the_pose_and_the_way_in_is_slow(
+    pose: np.ndarray, joint: int, side: float, target: np.ndarray, dt: float
+) -> None:
+    """Outside by no more than the lead: never further out, inwards within the limits, and inside to stay."""
+    pose = pose.copy()
+    limits = LIMITS.upper if side > 0 else LIMITS.lower
+    pose[joint] = limits[joint] + side * 0.99 * LIMITS.lead[joint]
+    safety = Filter(LIMITS)
+    before = safety(target, pose, 0.0)
+    assert (np.abs(before - pose) <= FIRST).all()
+    velocity = np.zeros(SIZE)
+    for i in range(1, 60):
+        command = safety(target, before, i * dt)
+        moved = (command - before) / dt
+        assert (command >= np.minimum(LIMITS.lower, before) - 1e-12).all()
+        assert (command <= np.maximum(LIMITS.upper, before) + 1e-12).all()
+        assert (np.abs(moved) <= LIMITS.velocity + 1e-9 / dt).all()
+        assert (np.abs(moved - velocity) <= LIMITS.acceleration * dt + 1e-9 / dt).all()
+        before, velocity = command, moved
 
 
 @settings(deadline=None)
@@ -133,3 +174,14 @@ def test_a_stall_does_not_let_a_leap_out() -> None:
     pose = (LIMITS.lower + LIMITS.upper) / 2
     command, _, _ = limit(LIMITS, start(LIMITS, pose, 0.0), LIMITS.upper, pose, 5.0)
     assert (np.abs(command - pose) <= LIMITS.velocity * LONGEST + 1e-9).all()
+
+
+def test_a_margin_shortens_both_ends_of_absolute_ranges() -> None:
+    short = Limits.of(SPEC, margin=0.02)
+    cut = 0.02 * (LIMITS.upper - LIMITS.lower)
+    np.testing.assert_allclose(short.lower, LIMITS.lower + cut)
+    np.testing.assert_allclose(short.upper, LIMITS.upper - cut)
+    step = ActionSpace((Dimension("dx", "m", -0.1, 0.1, absolute=False),))
+    assert shrunk(step, 0.02) == step
+    with pytest.raises(ValueError, match="margin"):
+        shrunk(step, 0.5)
