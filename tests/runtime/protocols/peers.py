@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import msgpack
 import numpy as np
 import zmq
+
+from vla.contract import TaktError
 
 ROOT = Path(__file__).parents[3]
 # Serves a bundle by both protocols until its stdin closes; prints the two addresses.
@@ -49,6 +51,15 @@ def served(bundle: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
             assert child.wait(20) == 0
         finally:
             child.kill()
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """What a call is refused with; nothing when it is not, and whatever is no TaktError comes through."""
+    try:
+        call()
+    except TaktError as error:
+        return str(error)
+    return ""
 
 
 def to_bytes(value: Any) -> bytes:
