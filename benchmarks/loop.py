@@ -240,9 +240,13 @@ def counting() -> Iterator[None]:
 
 @contextmanager
 def hogs(count: int) -> Iterator[None]:
-    """Processes that only count; they end with this one, however it ends."""
+    """Processes that only count; they end with this one, however it ends.
+
+    Each has a session of its own, as a program from another terminal or a service has: Linux shares the
+    cores between sessions first (autogroups), and a hog in the loop's own session takes from its share.
+    """
     code = HOG.format(parent=os.getpid())
-    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
+    processes = [subprocess.Popen([sys.executable, "-c", code], start_new_session=True) for _ in range(count)]
     try:
         time.sleep(0.5)
         if any(process.poll() is not None for process in processes):
