@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export.graph", "turn a checkpoint into a verified bundle"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
+    "budget": ("runtime.plan", "whether a rate holds with measured latencies, and what the planner will do"),
+    "report": ("runtime.report", "a run's budget as a picture"),
     "doctor": ("runtime.doctor", "what works on this machine, and what to do about the rest"),
 }
 
@@ -61,6 +63,7 @@ EXTRAS = {
     "av": "data",
     "PIL": "data",
     "ray": "ray",
+    "matplotlib": "report",
 }
 
 
