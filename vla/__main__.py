@@ -42,6 +42,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export.graph", "turn a checkpoint into a verified bundle"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
+    "budget": ("runtime.plan", "whether a rate holds with measured latencies, and what the planner will do"),
+    "report": ("runtime.report", "a run's budget as a picture"),
     "doctor": ("runtime.doctor", "what works on this machine, and what to do about the rest"),
 }
 
@@ -63,6 +65,7 @@ EXTRAS = {
     "PIL": "data",
     "simplejpeg": "jpeg",
     "ray": "ray",
+    "matplotlib": "report",
 }
 
 
