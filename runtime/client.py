@@ -25,6 +25,7 @@ _AGAIN = 0.1  # s until hello is said again when another holds the lease
 _PIECE = 0.03  # s of waiting between looks at what else is to be done
 _PATIENCE = 2 * wire.LEASE  # s that a lease which another holds is asked for again before it counts as lost
 _LINGER = 100  # ms that closing gives to the goodbye
+_DRAIN = 32  # messages taken in one poll
 _SENT = 16  # requests whose times of sending are remembered
 _FRAMES = ("raw", "jpeg")
 
@@ -38,6 +39,8 @@ class RemotePolicy:
     Attributes:
         refused: messages left out because they were late, of an earlier episode, or not a sound chunk.
         errors: the server's refusals by code, see `wire.CODES`.
+        lost: requests that will get no chunk: the server refused them or their chunk was refused, or their
+            session was lost.
         last_error: the text of the newest of them; "" before the first.
         heard: when the last message came, s on `clock`.
     """
@@ -72,7 +75,7 @@ class RemotePolicy:
             raise TaktError(f"role is one of {wire.ROLES}, frames of {_FRAMES}, quality from 1 to 100")
         if frames == "jpeg":
             jpeg.check_installed()
-        self.refused = 0
+        self.refused = self.lost = 0
         self.errors: Counter[str] = Counter()
         self.last_error = ""
         self._address, self._timeout, self._dead, self._clock = address, timeout, dead, clock
@@ -180,7 +183,9 @@ class RemotePolicy:
         """
         self._tend()
         chunks = []
-        while (data := self._channel.receive()) is not None:
+        for _ in range(_DRAIN):  # a flood must not keep the control loop from its tick
+            if (data := self._channel.receive()) is None:
+                break
             chunk = self._take(data)
             if chunk is not None:
                 chunks.append(chunk)
@@ -198,7 +203,9 @@ class RemotePolicy:
             return None
         if isinstance(message, wire.Chunk):
             chunk = self._accept(message)
-            self.refused += chunk is None
+            if chunk is None:
+                self.refused += 1
+                self.lost += message.session == self._session and self._answered(message.seq)
             return chunk
         if isinstance(message, wire.Error):
             self._count(message)
@@ -218,16 +225,25 @@ class RemotePolicy:
         if chunk.actions.shape[1] != self._spec.actions.size or not np.isfinite(chunk.actions).all():
             return None
         self._seen = message.seq
-        asked = self._sent.pop(message.seq, None)
+        asked = self._sent.get(message.seq)
+        self._answered(message.seq)
         if asked is not None and chunk.origin is not None and message.left is not None:
             self._offset.note(asked, chunk.origin, message.left, self.heard)
         return replace(chunk, origin=self._offset.ours(chunk.origin))
+
+    def _answered(self, seq: int) -> bool:
+        """Whether request `seq` was waited for; those before it are waited for no more."""
+        waited = self._sent.pop(seq, None) is not None
+        for older in [s for s in self._sent if s < seq]:
+            del self._sent[older]
+        return waited
 
     def _count(self, error: wire.Error) -> None:
         if error.session not in (0, self._session or 0):
             self.refused += 1  # of a session that we had
             return
         self.errors[error.code] += 1
+        self.lost += self._answered(error.seq)
         self.last_error = error.text
         self._failed = error
         if error.code == "spec" and self._digest is not None:
@@ -275,6 +291,7 @@ class RemotePolicy:
     def _lose(self) -> None:
         """The session is over; another is asked for at once."""
         self._session = None
+        self.lost += len(self._sent)
         self._sent.clear()
         self._hello_due = self._clock()
 

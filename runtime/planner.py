@@ -227,7 +227,7 @@ class Planner:
         return Choice(now, latency, _committed(prefix), float(own), steps, bool(fits)), prefix
 
     def _left(self, now: float) -> float:
-        """Until an answer asked for `now` is due, s; infinite where nothing runs that it could be late for."""
+        """Until an answer asked for `now` is due, s; infinite where nothing runs that it could miss."""
         left = np.inf if self.chunk is None else self.chunk.time + self._usable() - now - self.period
         left = left if left > _SAME else np.inf
         return left if self.deadline is None else min(left, self.deadline)
