@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import zmq
 
-from runtime import keys, policies
+from runtime import bundle, keys, policies
 from runtime.client import RemotePolicy
 from runtime.policies import open_policy
 from runtime.protocols import codec
@@ -175,3 +175,18 @@ def test_no_names_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_spawning_a_name_that_nobody_offers_is_its_line() -> None:
     with pytest.raises(TaktError, match="no policy's name"), spawn("nothing"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["truncated", "pickle", "empty"])
+@pytest.mark.parametrize("graph", ["words", "prefix", "step"])
+def test_a_graph_that_is_none_is_refused_although_the_manifest_names_it(
+    graph: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fakes.write_bundle(tmp_path / "bundle", SPEC)
+    file, trace = folder / f"{graph}.onnx", tmp_path / "trace"
+    data = file.read_bytes()
+    ran = b"cposix\nsystem\n(S'touch %s'\ntR." % str(trace).encode()  # what pickle would run
+    file.write_bytes({"truncated": data[: len(data) // 2], "pickle": ran, "empty": b""}[kind])
+    bundle.write_manifest(folder)
+    assert f"{graph}.onnx" in refused(capsys, str(folder), "--bind", f"ipc://{tmp_path}/policy")
+    assert not trace.exists()
