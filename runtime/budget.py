@@ -151,7 +151,8 @@ class Budget:
         shift = 0.0 if 0 <= shift < _SAME_CLOCK else shift
         seen, asked = self._stopwatch(), chunk.time + shift
         self.chunks += 1
-        self._put(_CHUNK, asked, now - chunk.time, self.chunks)
+        # In a tick that overran, the answer may come to a question of the same tick.
+        self._put(_CHUNK, asked, max(now - chunk.time, 0.0), self.chunks)
         # An answer that does not say when it began is taken to have ended just now; in any case it was made
         # between the question and this moment, whatever another machine's clock says.
         latest = seen - sum(chunk.stages.values())

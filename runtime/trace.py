@@ -48,7 +48,7 @@ class Trace:
         begun = self.rows.of("warm").start
         if not len(begun):
             return self.rows
-        later = self.rows.start + self.rows.seconds > begun[0]
+        later = self.rows.start + self.rows.seconds > begun[0] + 1e-8  # more than rounding
         return Rows(*(column[later] for column in self.rows))
 
 
