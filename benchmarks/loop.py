@@ -116,6 +116,7 @@ class Command:
 
     def run(self) -> int:
         self._check()
+        load = os.getloadavg()[0]
         with ExitStack() as stack:
             address, child = stack.enter_context(spawn(self.bundle, threads=self.threads))
             requests = stack.enter_context(hammered(address)) if self.hammer else lambda: 0
@@ -127,7 +128,7 @@ class Command:
             "rate": self.rate,
             "hogs": self.hogs,
             "hammer": self.hammer,
-            "load_before": os.getloadavg()[2],  # of the last quarter of an hour: was the machine quiet?
+            "load_before": load,  # processes that wanted to run in the minute before: was the machine quiet?
             "loops": loops,
         }
         self.json.parent.mkdir(parents=True, exist_ok=True)

@@ -139,7 +139,7 @@ def _stack(axis: Any, run: Run, stages: tuple[str, ...], whole: str, limit: tupl
                 axis.bar([0], [0], color=COLOURS[stage], label=f"{stage} {ms:.2f}")
             at += ms
         ends.append(max(at, total or 0.0))
-        if total is not None and whole == "tick":
+        if total is not None:
             axis.plot([total], [y], "D", color=INK, ms=5, zorder=3)
             axis.annotate(f"  whole {total:.2f}", (max(at, total), y), va="center", fontsize=9, color=INK)
         elif at:
@@ -158,8 +158,12 @@ def _stack(axis: Any, run: Run, stages: tuple[str, ...], whole: str, limit: tupl
             beyond, (1, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=9, color=LIMIT
         )
     axis.set(xlim=(0, reach), ylim=(-0.5, 1.65), yticks=[0, 1], yticklabels=["p99", "p50"], xlabel="ms")
-    note = "; the diamond is the whole" if whole == "tick" else ""
-    axis.set_title(f"a {whole}: each stage's own p50 and p99{note}", loc="left", fontsize=10, color=INK)
+    axis.set_title(
+        f"a {whole}: each stage's own p50 and p99; the diamond is the whole",
+        loc="left",
+        fontsize=10,
+        color=INK,
+    )
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), frameon=False, fontsize=9, title="p99, ms",
                     title_fontsize=9, alignment="left", handlelength=1.0)  # fmt: skip
