@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime import loop, trace
-from runtime.budget import Budget, Rows, limits, table
+from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.planner import Planner
@@ -52,6 +52,27 @@ INSTRUCTION = "put the red cube in the blue bowl"
 PEERS = 2  # of the process that hammers: while one is answered, the other waits
 LOOPS = ("plain", "paced", "real-time", "one more thread")
 HOG = "from runtime.spawn import follow\nfollow({parent})\nwhile True: pass"
+
+
+class Recorder:
+    """Another's ticks, remembered.
+
+    Attributes:
+        ticks: (scheduled, now), s, of every tick.
+    """
+
+    def __init__(self, ticker: Ticker) -> None:
+        self._ticker = ticker
+        self.ticks: list[tuple[float, float]] = []
+
+    @property
+    def skipped(self) -> int:
+        return self._ticker.skipped
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        for tick in self._ticker:
+            self.ticks.append(tick)
+            yield tick
 
 
 class Paced(Ticker):
@@ -95,6 +116,7 @@ class Command:
 
     def run(self) -> int:
         self._check()
+        load = os.getloadavg()[0]
         with ExitStack() as stack:
             address, child = stack.enter_context(spawn(self.bundle, threads=self.threads))
             requests = stack.enter_context(hammered(address)) if self.hammer else lambda: 0
@@ -106,7 +128,7 @@ class Command:
             "rate": self.rate,
             "hogs": self.hogs,
             "hammer": self.hammer,
-            "load_before": os.getloadavg()[2],  # of the last quarter of an hour: was the machine quiet?
+            "load_before": load,  # processes that wanted to run in the minute before: was the machine quiet?
             "loops": loops,
         }
         self.json.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +144,7 @@ class Command:
 
     def _measure(self, name: str, address: str, server: int, requests: Callable[[], int]) -> dict[str, Any]:
         clock, budget = MonotonicClock(), Budget(int(10 * self.rate * self.seconds) + 4096)
-        ticker = (Paced if name == "paced" else Ticker)(clock, 1.0 / self.rate)
+        ticker = Recorder((Paced if name == "paced" else Ticker)(clock, 1.0 / self.rate))
         with RemotePolicy(address) as policy, make_robot(self.robot) as robot:
             check_match(policy.spec, robot.spec)
             policy.infer(replace(robot.read(), instruction=INSTRUCTION))
@@ -146,7 +168,7 @@ class Command:
             "name": name,
             "scheduling": rights,
             "seconds": took,
-            **beat(budget.ring.rows(), 1.0 / self.rate),
+            **beat(ticker.ticks, 1.0 / self.rate),
             "skipped": ticker.skipped,
             "loop": result.to_json(),
             "latency_ms": budget.to_json(),
@@ -154,9 +176,10 @@ class Command:
         }
 
 
-def beat(rows: Rows, period: float) -> dict[str, Any]:
-    """How regular the ticks were; the first one, which starts the grid, included."""
-    lateness, now = rows.of("lateness").seconds, rows.of("lateness").start
+def beat(ticks: list[tuple[float, float]], period: float) -> dict[str, Any]:
+    """How regular the ticks (scheduled, now) were; the first one, which starts the grid, included."""
+    scheduled, now = np.array(ticks).T
+    lateness = now - scheduled
     gaps = np.diff(now)
     if not len(gaps):
         raise TaktError("the run was too short for two ticks: raise --seconds")

@@ -151,11 +151,12 @@ class Budget:
         shift = 0.0 if 0 <= shift < _SAME_CLOCK else shift
         seen, asked = self._stopwatch(), chunk.time + shift
         self.chunks += 1
-        self._put(_CHUNK, asked, now - chunk.time, self.chunks)
-        # An answer that does not say when it began is taken to have ended just now; in any case it was made
-        # between the question and this moment, whatever another machine's clock says.
-        latest = seen - sum(chunk.stages.values())
-        origin = latest if chunk.origin is None else min(chunk.origin + shift, latest)
+        # In a tick that overran, the answer may come to a question of the same tick.
+        self._put(_CHUNK, asked, max(now - chunk.time, 0.0), self.chunks)
+        # An answer that does not say when it began is taken to have been there when the tick began; in any
+        # case it was made between the question and this moment, whatever another machine's clock says.
+        took = sum(chunk.stages.values())
+        origin = self._begun - took if chunk.origin is None else min(chunk.origin + shift, seen - took)
         self._stages(chunk, max(origin, asked))
         if self._warm is None:
             self._put(_WARM, seen, 0.0, 1)

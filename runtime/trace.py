@@ -48,7 +48,7 @@ class Trace:
         begun = self.rows.of("warm").start
         if not len(begun):
             return self.rows
-        later = self.rows.start + self.rows.seconds > begun[0]
+        later = self.rows.start + self.rows.seconds > begun[0] + 1e-8  # more than rounding
         return Rows(*(column[later] for column in self.rows))
 
 
@@ -198,9 +198,11 @@ def _arrows(axis: _Axis, lanes: Mapping[int, int]) -> Iterator[Event]:
         received = receives[receives < i][-1:]
         if not (len(sent) and len(made) and len(received)):
             continue  # the ring has gone round in between
-        times = [int(axis.begin[sent[0]]), int(axis.begin[made[0]]), int(axis.begin[received[0]])]
+        begun = int(axis.begin[made[0]])
+        last = min(max(int(axis.begin[received[0]]), begun), int(axis.end[received[0]]))
+        times = [int(axis.begin[sent[0]]), begun, last]
         if times != sorted(times):
-            continue  # simulated time
+            continue  # simulated time, or an answer that came within its tick and does not say when it began
         places = [(_LOOP, 1), (_SERVER, lanes[number]), (_LOOP, 1)]
         for phase, at, (process, thread) in zip("stf", times, places, strict=True):
             arrow = {"name": "chunk", "cat": "chunk", "ph": phase, "id": number, "ts": at / 1e3}

@@ -155,5 +155,6 @@ def test_a_real_run_shows_both_processes_on_one_axis(tmp_path: Path) -> None:
     server = [e for e in events if e["ph"] == "X" and e["pid"] == 2]
     assert {"queue", "prefix", "steps"} <= {e["name"] for e in server}
     assert all(e["ts"] + e["dur"] <= last for e in server)
-    assert sum(e["ph"] == "f" for e in events) == budget.chunks > 3
+    assert budget.chunks > 3
+    assert budget.chunks / 2 < sum(e["ph"] == "f" for e in events) <= budget.chunks
     assert trace.load(path).warm().of("tick").seconds.max() > 0
