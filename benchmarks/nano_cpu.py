@@ -29,7 +29,8 @@ from rich.progress import track
 from rich.table import Table
 
 from runtime import bundle as bundles
-from runtime.engine import OnnxGraph, OnnxPolicy
+from runtime.engine import OnnxPolicy
+from runtime.graphs import OnnxGraph
 from vla import flow, preprocess
 from vla.contract import Observation, TaktError
 

@@ -1,8 +1,9 @@
 """`takt export`: a checkpoint becomes a bundle of ONNX graphs with a manifest.
 
-Three graphs with static shapes (runtime/engine.py runs them): words -> tokens once an instruction,
-prefix -> memory once a chunk, step -> next x once a flow step. Frames go in as uint8, actions come
-out in physical units. Each graph is run and compared with torch before the bundle is complete.
+Three graphs (runtime/engine.py runs them): words -> tokens once an instruction, prefix -> memory once
+a chunk, step -> next x once a flow step. Frames go in as uint8, actions come out in physical units;
+prefix and step may leave the batch open, and everything else has a fixed shape. Each graph is run and
+compared with torch before the bundle is complete.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 import tyro
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from export import int8
 from runtime import so101
 from runtime.bundle import load, verify, write_manifest
 from vla import minilm, nano, train
 from vla.contract import CameraSpec, PolicySpec, TaktError
 
+Joining = Literal["prefix", "guided", "none"]
 OPSET = 20
 TOLERANCE = 1e-4  # largest accepted difference from torch, relative to the output's largest value
 
@@ -47,6 +50,14 @@ class Command:
     """Scale of the initial noise; 0 starts from its mean."""
     replan: float = 0.2
     """Seconds of a chunk executed before the next one is wanted."""
+    joining: Joining = "prefix"
+    """How a chunk continues the running one: prefix (trained to), guided (any policy), none."""
+    beta: float = 5.0
+    """Bound of the guidance."""
+    dynamic_batch: bool = True
+    """Leave the batch open, so that one run answers several requests or draws several candidates."""
+    candidates: int = 1
+    """Chunks drawn at a time, of which the best is taken; more than one needs --dynamic-batch."""
     encoder: Path | None = None
     """Folder of all-MiniLM-L6-v2 (default: the installed package)."""
     words_from: Path | None = None
@@ -86,6 +97,10 @@ class Command:
             raise TaktError(f"{self.out} is there and is no bundle; choose a new folder")
         if not (0 < self.replan < 60 and 0 <= self.noise < 10):
             raise TaktError("--replan is above 0 and below 60 s, --noise from 0 to 10")
+        if not 0 < self.beta <= 1000:
+            raise TaktError(f"--beta is above 0 and at most 1000, got {self.beta:g}")
+        if not 1 <= self.candidates <= (64 if self.dynamic_batch else 1):
+            raise TaktError("--candidates is from 1 to 64, and 1 with --no-dynamic-batch")
         for name in ("words.onnx", "tokenizer.json"):
             if self.words_from is not None and not (self.words_from / name).is_file():
                 raise TaktError(f"--words-from {self.words_from} has no {name}; name a bundle")
@@ -103,24 +118,29 @@ class Command:
             encoder = train.encoder_folder(self.encoder)
             errors["words"] = export_words(encoder, out / "words.onnx")
             shutil.copy(encoder / "tokenizer.json", out / "tokenizer.json")
-        errors["prefix"] = export_prefix(model, out / "prefix.onnx")
-        errors["step"] = export_step(model, out / "step.onnx")
+        errors["prefix"] = export_prefix(model, out / "prefix.onnx", self.dynamic_batch)
+        beta = self.beta if self.joining == "guided" else None
+        errors["step"] = export_step(model, out / "step.onnx", self.dynamic_batch, beta)
         for name, error in errors.items():
             if not error <= TOLERANCE:
                 raise TaktError(f"{name}.onnx differs from torch by {error:.2e}, more than {TOLERANCE:.0e}")
         policy = {
             "format": 1,
-            "spec": spec(model.config, self.replan).to_json(),
+            "spec": spec(model.config, self.replan, self.joining).to_json(),
             "graphs": {"words": "words.onnx", "prefix": "prefix.onnx", "step": "step.onnx"},
             "tokenizer": "tokenizer.json",
             "words_length": train.TOKENS,
-            "sampler": {"steps": self.steps, "noise": self.noise},
+            "sampler": self._sampler(),
             "provenance": self._provenance(),
             "tolerances": errors,
         }
         (out / "policy.json").write_text(jsonlib.dumps(policy, indent=1))
         write_manifest(out)
         return errors
+
+    def _sampler(self) -> dict[str, Any]:
+        sampler = {"steps": self.steps, "noise": self.noise, "candidates": self.candidates}
+        return sampler | ({"beta": self.beta} if self.joining == "guided" else {})
 
     def _provenance(self) -> dict[str, Any]:
         made = {"architecture": "nano", "torch": torch.__version__, "opset": OPSET}
@@ -139,8 +159,12 @@ def replaceable(folder: Path) -> bool:
     return {f.name for f in folder.iterdir()} <= {"manifest.json", *listed}
 
 
-def spec(c: nano.Config, replan: float) -> PolicySpec:
-    """The contract of a nano policy for the SO-101."""
+def spec(c: nano.Config, replan: float, joining: Joining = "prefix") -> PolicySpec:
+    """The contract of a nano policy for the SO-101.
+
+    Committed rows are those of training with a prefix; half the chunk with guidance, which asks for
+    d <= H - s and d <= s (arXiv 2506.07339).
+    """
     robot = so101.spec(())
     return PolicySpec(
         name="nano",
@@ -150,7 +174,13 @@ def spec(c: nano.Config, replan: float) -> PolicySpec:
         chunk_length=c.rows,
         dt=0.1,
         replan=replan,
+        joining=joining,
+        committed={"prefix": c.committed, "guided": c.rows // 2, "none": 0}[joining],
     )
+
+
+# The number of rows -> example inputs by name.
+Inputs = Callable[[int], dict[str, Tensor]]
 
 
 class _Prefix(nn.Module):
@@ -164,44 +194,74 @@ class _Prefix(nn.Module):
 
 
 class _Step(nn.Module):
-    def __init__(self, model: nano.Nano) -> None:
+    """The step with a hard prefix, or with guidance up to `beta`: the same inputs and outputs."""
+
+    def __init__(self, model: nano.Nano, beta: float | None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.beta = model, beta
 
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.model.step(*inputs)
+    def forward(
+        self, cond: Tensor, state: Tensor, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, kept_mask: Tensor
+    ) -> Any:
+        if self.beta is None:
+            return self.model.step(cond, state, x, t, dt, kept, kept_mask)
+        return self.model.step_guided(cond, state, x, t, dt, kept, kept_mask, self.beta)
 
 
-def export_prefix(model: nano.Nano, path: Path) -> float:
+def export_prefix(model: nano.Nano, path: Path, dynamic_batch: bool = False) -> float:
     """Write prefix.onnx; returns its difference from torch."""
-    c = model.config
-    generator = torch.Generator().manual_seed(0)
-    frames = [
-        torch.randint(0, 256, (1, c.size, c.size, 3), generator=generator, dtype=torch.uint8)
-        for _ in c.cameras
-    ]
-    mask = (torch.arange(train.TOKENS)[None] < 12).long()
-    tokens = torch.randn(1, train.TOKENS, c.words, generator=generator)
-    inputs = {f"frames_{name}": frame for name, frame in zip(c.cameras, frames, strict=True)}
-    inputs |= {"state": torch.zeros(1, c.state), "tokens": tokens, "mask": mask}
-    return _export(_Prefix(model), inputs, ["memory_cond", "memory_state"], path)
+    c, outputs = model.config, ["memory_cond", "memory_state"]
+
+    def inputs(batch: int) -> dict[str, Tensor]:
+        g = torch.Generator().manual_seed(batch)
+        shape = (batch, c.size, c.size, 3)
+        frames = {f"frames_{n}": torch.randint(0, 256, shape, generator=g).to(torch.uint8) for n in c.cameras}
+        length = torch.arange(batch)[:, None] + 12
+        return frames | {
+            "state": torch.randn(batch, c.state, generator=g) * 0.3,
+            "tokens": torch.randn(batch, train.TOKENS, c.words, generator=g),
+            "mask": (torch.arange(train.TOKENS)[None] < length).long(),
+        }
+
+    return _export_batches(_Prefix(model), inputs, outputs, path, dynamic_batch)
 
 
-def export_step(model: nano.Nano, path: Path) -> float:
-    """Write step.onnx; returns its difference from torch."""
+def export_step(
+    model: nano.Nano, path: Path, dynamic_batch: bool = False, beta: float | None = None
+) -> float:
+    """Write step.onnx, guided up to `beta` or (None) with a hard prefix; its difference from torch."""
     c = model.config
-    generator = torch.Generator().manual_seed(0)
-    chunk = (1, c.rows, c.actions)
-    inputs = {
-        "memory_cond": torch.randn(1, c.cond, generator=generator),
-        "memory_state": torch.randn(1, c.state, generator=generator),
-        "x": torch.randn(chunk, generator=generator),
-        "t": torch.tensor([0.25]),
-        "dt": torch.tensor([0.25]),
-        "kept": torch.randn(chunk, generator=generator),
-        "kept_mask": (torch.arange(c.rows)[None] < 2).float(),
-    }
-    return _export(_Step(model), inputs, ["x_next", "actions"], path)
+
+    def inputs(batch: int) -> dict[str, Tensor]:
+        g = torch.Generator().manual_seed(batch)
+        chunk = (batch, c.rows, c.actions)
+        weights = torch.rand(batch, c.rows, generator=g)
+        return {
+            "memory_cond": torch.randn(batch, c.cond, generator=g),
+            "memory_state": torch.randn(batch, c.state, generator=g),
+            "x": torch.randn(chunk, generator=g),
+            "t": torch.tensor([0.25]),
+            "dt": torch.tensor([0.25]),
+            "kept": torch.randn(chunk, generator=g),
+            "kept_mask": (torch.arange(c.rows)[None] < 2).float().repeat(batch, 1)
+            if beta is None
+            else weights,
+        }
+
+    return _export_batches(_Step(model, beta), inputs, ["x_next", "actions"], path, dynamic_batch)
+
+
+def _export_batches(
+    module: nn.Module, inputs: Inputs, outputs: list[str], path: Path, dynamic: bool
+) -> float:
+    """Export for a batch of one or of any size; the largest difference from torch, for batches of 1 and 3."""
+    if not dynamic:
+        return _export(module, inputs(1), outputs, path)
+    # Traced with 3: an example of 1 would be taken for a constant.
+    example, batch = inputs(3), torch.export.Dim("batch", min=1, max=4096)
+    shapes = tuple({} if value.shape[0] == 1 else {0: batch} for value in example.values())
+    error = _export(module, example, outputs, path, shapes)
+    return max(error, _difference(module, inputs(1), path))
 
 
 def export_words(encoder: Path, path: Path) -> float:
@@ -212,19 +272,22 @@ def export_words(encoder: Path, path: Path) -> float:
     inputs = {"ids": ids, "mask": mask}
     _export(model, inputs, ["tokens"], path)
     graph = onnx.load(path)
-    _store_int8(graph.graph)
+    int8.store(graph.graph)
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
     return _difference(model, inputs, path)
 
 
 @torch.inference_mode()
-def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> float:
+def _export(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path, shapes: Any = None
+) -> float:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of operators nobody here uses
     warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
+    warnings.filterwarnings("ignore", message="# The axis name")  # one name for the batch of every input
     program = torch.onnx.export(
         module.eval(), tuple(inputs.values()), input_names=list(inputs), output_names=outputs,
-        opset_version=OPSET, dynamo=True, verbose=False,
+        opset_version=OPSET, dynamo=True, verbose=False, dynamic_shapes=shapes,
     )  # fmt: skip
     assert program is not None  # only when asked to write a file itself
     proto = program.model_proto
@@ -245,67 +308,3 @@ def _difference(module: nn.Module, inputs: dict[str, Tensor], path: Path) -> flo
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     pairs = zip(got, (w.numpy() for w in wanted), strict=True)
     return float(max(np.abs(g - w).max() / max(float(np.abs(w).max()), 1e-9) for g, w in pairs))
-
-
-def _store_int8(graph: onnx.GraphProto) -> None:
-    """Replace each large matrix, already rounded to int8 steps, by int8 values and their scales."""
-    for tensor in list(graph.initializer):
-        array = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or array.ndim != 2 or array.size < 100_000:
-            continue
-        found = _int8_axis(array)
-        if found is None:  # the table of places is not rounded
-            continue
-        axis, values, scale = found
-        name = tensor.name
-        graph.initializer.remove(tensor)
-        graph.initializer.append(numpy_helper.from_array(values, f"{name}_int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
-        gather = [n for n in graph.node if n.op_type == "Gather" and n.input[0] == name]
-        if gather:
-            _gather_int8(graph, gather[0], name)
-        else:
-            _matrix_int8(graph, name, axis)
-
-
-def _int8_axis(array: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None:
-    """(axis, int8 values, scales) when the array is int8 times one scale per index of an axis, else None."""
-    for axis in (0, 1):
-        scale = (np.maximum(np.abs(array).max(axis=1 - axis), 1e-8) / 127).astype(np.float32)
-        wide = scale[:, None] if axis == 0 else scale[None, :]
-        values = np.rint(array / wide)
-        if np.abs(values * wide - array).max() < 1e-6 * np.abs(array).max():
-            return axis, values.astype(np.int8), scale
-    return None
-
-
-def _matrix_int8(graph: onnx.GraphProto, name: str, axis: int) -> None:
-    """int8 values times scales, folded to floats when a session loads.
-
-    Not DequantizeLinear: ONNX Runtime fuses that into a product with rounded activations.
-    """
-    graph.initializer.append(numpy_helper.from_array(np.array([1 - axis], np.int64), f"{name}_other"))
-    nodes = [
-        helper.make_node("Cast", [f"{name}_int8"], [f"{name}_float"], to=TensorProto.FLOAT),
-        helper.make_node("Unsqueeze", [f"{name}_scale", f"{name}_other"], [f"{name}_wide"]),
-        helper.make_node("Mul", [f"{name}_float", f"{name}_wide"], [name]),
-    ]
-    for offset, new in enumerate(nodes):
-        graph.node.insert(offset, new)
-
-
-def _gather_int8(graph: onnx.GraphProto, node: onnx.NodeProto, name: str) -> None:
-    """Look up int8 rows and their scales instead of rows of floats: the table stays small in memory."""
-    at = list(graph.node).index(node)
-    ids, out = node.input[1], node.output[0]
-    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), f"{name}_last"))
-    nodes = [
-        helper.make_node("Gather", [f"{name}_int8", ids], [f"{name}_rows"], axis=0),
-        helper.make_node("Cast", [f"{name}_rows"], [f"{name}_float"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", [f"{name}_scale", ids], [f"{name}_row_scale"], axis=0),
-        helper.make_node("Unsqueeze", [f"{name}_row_scale", f"{name}_last"], [f"{name}_wide"]),
-        helper.make_node("Mul", [f"{name}_float", f"{name}_wide"], [out]),
-    ]
-    graph.node.remove(node)
-    for offset, new in enumerate(nodes):
-        graph.node.insert(at + offset, new)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vla.contract import PolicySpec, TaktError
+from vla.contract import JOININGS, PolicySpec, TaktError
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -33,6 +33,7 @@ class Bundle:
         words_length: L, the fixed number of tokens; 0 without a tokenizer.
         steps: of the sampler, >= 1.
         noise: the scale of the noise it starts from.
+        candidates: how many chunks are drawn of which the best is taken, >= 1.
         policy: policy.json as it stands.
     """
 
@@ -43,6 +44,7 @@ class Bundle:
     words_length: int
     steps: int
     noise: float
+    candidates: int
     policy: dict[str, Any]
 
 
@@ -147,6 +149,7 @@ def _describe(path: Path, policy: dict[str, Any]) -> Bundle:
         words_length=0 if tokenizer is None else int(policy["words_length"]),
         steps=int(sampler["steps"]),
         noise=float(sampler["noise"]),
+        candidates=int(sampler.get("candidates", 1)),
         policy=policy,
     )
     _check(bundle)
@@ -160,5 +163,9 @@ def _check(bundle: Bundle) -> None:
         raise ValueError("steps is from 1 to 1000, chunk_length from 1 to 10000")
     if not (1e-3 <= spec.dt <= 10 and 0 < spec.replan < 3600 and 0 <= bundle.noise <= 100):
         raise ValueError("dt is from 0.001 to 10 s, replan positive, noise from 0 to 100")
+    if not (1 <= bundle.candidates <= 64 and 0 <= spec.committed <= spec.chunk_length):
+        raise ValueError("candidates is from 1 to 64, committed from 0 to chunk_length")
+    if spec.joining not in JOININGS:
+        raise ValueError(f"joining is one of {', '.join(JOININGS)}, not {spec.joining!r}")
     if not (np.isfinite(limits).all() and all(d.lower <= d.upper for d in spec.actions.dimensions)):
         raise ValueError("an action's limits are finite and in order")

@@ -177,33 +177,14 @@ def tensorrt() -> list[Row]:
     return [Row("TensorRT", "ok", trt.__version__)]
 
 
-FIFO = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
-LOCK = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-if libc.mlockall(3):  # what is mapped now and what will be
-    sys.exit(os.strerror(ctypes.get_errno()))
-"""
-
-
 def real_time() -> list[Row]:
     """The rights that keep a tick on time next to other processes; the demo does without them."""
     if not sys.platform.startswith("linux"):
         return [Row("real-time rights", "warn", "only Linux has them")]
-    import resource
-
-    highest, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
-    limits = "/etc/security/limits.conf"
-    return [
-        right("SCHED_FIFO", FIFO, f"RLIMIT_RTPRIO is {highest}; set 'rtprio 80' for your user in {limits}"),
-        right("mlockall", LOCK, f"set 'memlock unlimited' for your user in {limits}"),
-    ]
-
-
-def right(name: str, code: str, advice: str) -> Row:
-    """Try in a child what a control process would ask for."""
-    status, said = in_child(code)
-    return Row(name, "ok", "granted") if status == 0 else Row(name, "warn", f"{said}; {advice}")
+    status, said = in_child("from runtime.realtime import probe; probe()")
+    if status != 0:
+        return [Row("real-time rights", "warn", said)]
+    return [Row(name, "ok" if granted else "warn", detail) for name, granted, detail in json.loads(said)]
 
 
 def messages(rounds: int = 200) -> list[Row]:

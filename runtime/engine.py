@@ -1,85 +1,49 @@
-"""A bundle becomes a policy: three graphs run by an engine.
+"""A bundle becomes a policy: its graphs (runtime/graphs.py) run by an engine, on time.
 
-    words    ids, mask (1, L) int64                                     -> tokens (1, L, D)
-    prefix   frames_<camera> (1, h, w, 3) uint8, state (1, S), tokens, mask -> memory_*
-    step     memory_*, x (1, H, A), t (1,), dt (1,), kept (1, H, A), kept_mask (1, H)
-                                                                        -> x_next, actions (1, H, A)
+    preprocess | words | prefix | step step step ...
+               | once an instruction     | as many as fit before the deadline, at least one
 
-Everything without a type is float32; `kept` and `actions` are in physical units. An exporter drops
-the inputs a graph does not use, so a graph is fed the inputs it has. An engine is anything that is a
-`Graph`; the policy does not know which one runs it.
+An engine is anything that is a `Graph`; the policy does not know which one runs it.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from runtime.bundle import Bundle
+from runtime.candidates import choose
+from runtime.graphs import Arrays, Graph, OnnxGraph, batched, check_graphs
+from runtime.pace import Pace
 from vla import flow, preprocess
-from vla.contract import ActionChunk, Observation, PolicySpec, Prefix, TaktError
+from vla.contract import ActionChunk, Observation, PolicySpec, Prefix, Request, TaktError
 
-Arrays = dict[str, np.ndarray]
-# The shape of a port; None where a graph leaves the size open.
-Shape = tuple[int | None, ...]
 _WORDS_KEPT = 16  # instructions whose tokens are remembered
 
 
-class Graph(Protocol):
-    """One compiled graph.
+class GraphPolicy:
+    """Prefix once a chunk, steps of the sampler, words once an instruction; a `SharedPolicy`.
 
     Attributes:
-        inputs: name -> (numpy dtype name, shape).
-        outputs: names, in order.
+        pace: what prefix and steps have taken lately.
     """
 
-    inputs: dict[str, tuple[str, Shape]]
-    outputs: list[str]
-
-    def __call__(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        """All outputs by name; `feeds` may hold more than the graph takes."""
-
-
-class OnnxGraph:
-    """A graph run by ONNX Runtime on the CPU."""
-
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        try:
-            import onnxruntime as ort
-        except ImportError:
-            raise TaktError("onnxruntime is not installed: pip install 'takt-vla[cpu]'") from None
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        # Threads that spin while they wait starve the control process on a small machine.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the engine's own exception classes are not public
-            raise TaktError(f"{path} cannot be loaded by ONNX Runtime: {_line(error)}") from None
-        self.inputs = {i.name: (_dtype(i.type), _shape(i.shape)) for i in self._session.get_inputs()}
-        self.outputs = [o.name for o in self._session.get_outputs()]
-
-    def __call__(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        values = self._session.run(self.outputs, {name: feeds[name] for name in self.inputs})
-        return dict(zip(self.outputs, values, strict=True))
-
-
-class GraphPolicy:
-    """Prefix once a chunk, steps of the sampler, words once an instruction."""
-
-    def __init__(self, bundle: Bundle, graphs: Mapping[str, Graph]) -> None:
-        """`graphs` holds "prefix", "step" and, where the bundle has a tokenizer, "words"."""
+    def __init__(
+        self, bundle: Bundle, graphs: Mapping[str, Graph], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`graphs` holds "prefix", "step" and, where the bundle has a tokenizer, "words"; `clock` in s."""
         check_graphs(bundle, graphs)
-        self._bundle = bundle
-        self._graphs = graphs
+        self.pace = Pace()
+        self._bundle, self._graphs, self._clock = bundle, graphs, clock
+        self._batched = batched(graphs)
+        if bundle.candidates > 1 and not self._batched:
+            raise TaktError(
+                f"{bundle.path} draws candidates with a batch of one: export with --dynamic-batch"
+            )
         self._words = None
         if bundle.tokenizer is not None:
             self._words = preprocess.Words(bundle.tokenizer, bundle.words_length)
@@ -97,21 +61,63 @@ class GraphPolicy:
     def infer(
         self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
     ) -> ActionChunk:
-        """A chunk of shape (H, A). The bundle fixes the number of steps, so `deadline` changes nothing.
+        """A chunk of shape (H, A).
+
+        With a deadline it makes the steps that fit by what its own recent ones took, 1 to the bundle's
+        number, and ends with the step at hand when they turn out slower (`flow.euler`). Which answer comes
+        then depends on the machine's mood; without a deadline it is a function of seed and call.
+
+        What it takes of a prefix depends on the spec's `joining`: "prefix" commits whole rows (weight 1) up
+        to `spec.committed` and leaves the others free, "guided" takes all weights, "none" samples as if
+        there were no prefix. Where several candidates are drawn, the best is chosen by all weights.
 
         Raises:
-            TaktError: the observation does not fit the spec, or the actions are not finite.
+            TaktError: observation or prefix do not fit the spec, or the actions are not finite.
         """
-        watch = _Stopwatch()
-        feeds = self._feeds(observation)
+        request = Request(observation, prefix, deadline, self._seed, self._calls)
+        (chunk,) = self._answer([request])
+        self._calls += 1
+        return chunk
+
+    def infer_batch(self, requests: Sequence[Request]) -> list[ActionChunk]:
+        """The answers, in the order of the requests.
+
+        Prefix and steps run once for all of them when the graphs leave the batch open, and one after the
+        other otherwise; the earliest deadline rules. One request is answered to the bit as by `infer`;
+        in a larger batch the last digits differ, since sums are taken in another order.
+
+        Raises:
+            TaktError: as `infer`, for the first request that cannot be answered; none is answered then.
+        """
+        if not requests:
+            return []
+        if self._batched:
+            return self._answer(requests)
+        begun, chunks = self._clock(), []
+        for r in requests:
+            left = None if r.deadline is None else r.deadline - (self._clock() - begun)
+            (chunk,) = self._answer([Request(r.observation, r.prefix, left, r.seed, r.call)])
+            chunks.append(chunk)
+        return chunks
+
+    def _answer(self, requests: Sequence[Request]) -> list[ActionChunk]:
+        watch = _Stopwatch(self._clock)
+        deadline = min((r.deadline for r in requests if r.deadline is not None), default=None)
+        due = None if deadline is None else watch.origin + deadline
+        feeds = _stack([self._feeds(r.observation) for r in requests])
         watch.mark("preprocess")
-        feeds |= self._instruction(observation.instruction)
+        feeds |= _stack([self._instruction(r.observation.instruction) for r in requests])
         watch.mark("words")
         memory = self._graphs["prefix"](feeds)
         watch.mark("prefix")
-        actions = self._sample(memory, prefix)
+        actions, seconds = self._sample(memory, requests, due)
         watch.mark("steps")
-        return ActionChunk(observation.time, self.spec.dt, actions, watch.stages)
+        self.pace.ran(watch.stages["prefix"], seconds, len(requests), actions.shape[0] * actions.shape[1])
+        chosen = [self._choose(a, r.prefix) for a, r in zip(actions, requests, strict=True)]
+        return [
+            ActionChunk(r.observation.time, self.spec.dt, a, dict(watch.stages), tuple(seconds), watch.origin)
+            for a, r in zip(chosen, requests, strict=True)
+        ]
 
     def _feeds(self, observation: Observation) -> Arrays:
         feeds = {f"frames_{c.name}": preprocess.frame(observation, c) for c in self.spec.cameras}
@@ -130,108 +136,90 @@ class GraphPolicy:
             self._tokens.popitem(last=False)
         return self._tokens[text]
 
-    def _sample(self, memory: Arrays, prefix: Prefix | None) -> np.ndarray:
-        """Actions, shape (H, A), float32, physical units."""
-        shape = (1, self.spec.chunk_length, self.spec.actions.size)
-        # Noise depends on the seed and the call alone: not on the batch, the worker or the server.
-        rng = np.random.default_rng([self._seed, self._calls])
-        self._calls += 1
-        noise = (self._bundle.noise * rng.standard_normal(shape)).astype(np.float32)
-        kept, mask = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
-        if prefix is not None:
-            if prefix.actions.shape != shape[1:] or prefix.weights.shape != shape[1:2]:
-                raise TaktError(f"a prefix has shape {shape[1:]}, got {prefix.actions.shape}")
-            kept[0], mask[0] = prefix.actions, prefix.weights
-        actions = np.asarray(flow.euler(self._step, memory, noise, self._bundle.steps, kept, mask))[0]
+    def _sample(
+        self, memory: Arrays, requests: Sequence[Request], due: float | None
+    ) -> tuple[np.ndarray, list[float]]:
+        """Actions of every request's draws, shape (B, C, H, A), physical units, and each step's seconds."""
+        left = None if due is None else due - self._clock()
+        most, asked = self._bundle.steps, len(requests)
+        draws = self.pace.candidates_in(left, most, self._bundle.candidates, asked)
+        steps = self.pace.steps_in(left, most, asked * draws)
+        each = self.pace.step(asked * draws)
+        shape = (draws, self.spec.chunk_length, self.spec.actions.size)
+        noise = np.concatenate([flow.noise(shape, r.seed, r.call, self._bundle.noise) for r in requests])
+        rows = [self._rows(r.prefix) for r in requests]
+        kept, weights = (np.repeat(np.stack(part), draws, axis=0) for part in zip(*rows, strict=True))
+        if draws > 1:  # one look at the frames serves all draws
+            memory = {name: np.repeat(value, draws, axis=0) for name, value in memory.items()}
+        seconds: list[float] = []
+
+        def step(*args: Any) -> tuple[np.ndarray, np.ndarray]:
+            begun = self._clock()
+            out = self._step(*args)
+            seconds.append(self._clock() - begun)
+            return out
+
+        def pace() -> bool:
+            likely = max([each or 0.0, *seconds[-1:]])
+            return due is None or self._clock() + 2 * likely <= due
+
+        actions = np.asarray(flow.euler(step, memory, noise, steps, kept, weights, pace))
         if not np.isfinite(actions).all():
             raise TaktError(f"policy {self.spec.name!r} gave actions that are not finite: export it again")
-        return actions
+        return actions.reshape(asked, *shape), seconds
+
+    def _rows(self, prefix: Prefix | None) -> tuple[np.ndarray, np.ndarray]:
+        """What the step graph is given of a prefix: rows (H, A) and weights (H,), float32."""
+        shape = (self.spec.chunk_length, self.spec.actions.size)
+        if prefix is None:
+            return np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
+        preprocess.check_prefix(prefix, self.spec)
+        weights = flow.bound(prefix.weights, self.spec.joining, self.spec.committed)
+        return prefix.actions.astype(np.float32), weights
+
+    def _choose(self, draws: np.ndarray, prefix: Prefix | None) -> np.ndarray:
+        """The best of (C, H, A)."""
+        if len(draws) == 1:
+            return draws[0]
+        repeated = self._rows(prefix)[1] * (self.spec.joining == "prefix") > 0
+        return draws[choose(draws, self.spec.actions, prefix, repeated)]
 
     def _step(
-        self, memory: Arrays, x: np.ndarray, t: float, dt: float, kept: np.ndarray, mask: np.ndarray
+        self, memory: Arrays, x: np.ndarray, t: float, dt: float, kept: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         scalars = {"t": np.array([t], np.float32), "dt": np.array([dt], np.float32)}
-        out = self._graphs["step"](memory | scalars | {"x": x, "kept": kept, "kept_mask": mask})
+        out = self._graphs["step"](memory | scalars | {"x": x, "kept": kept, "kept_mask": weights})
         return out["x_next"], out["actions"]
 
 
 class OnnxPolicy(GraphPolicy):
     """A bundle run by ONNX Runtime on the CPU."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        super().__init__(bundle, {name: OnnxGraph(file, threads) for name, file in bundle.graphs.items()})
+    def __init__(self, bundle: Bundle, threads: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        graphs = {name: OnnxGraph(file, threads) for name, file in bundle.graphs.items()}
+        super().__init__(bundle, graphs, clock)
 
 
-def check_graphs(bundle: Bundle, graphs: Mapping[str, Graph]) -> None:
-    """Compare the graphs' inputs and outputs with the spec, once.
-
-    Raises:
-        TaktError: one line with the graph, the input and both shapes.
-    """
-    spec, length = bundle.spec, bundle.words_length
-    row = (1, spec.chunk_length, spec.actions.size)
-    words = {"ids": ("int64", (1, length)), "mask": ("int64", (1, length))}
-    prefix: dict[str, tuple[str, Shape]] = {"state": ("float32", (1, len(spec.state)))}
-    prefix |= {f"frames_{c.name}": ("uint8", (1, c.height, c.width, 3)) for c in spec.cameras}
-    if "words" in graphs:
-        _check(bundle, graphs, "words", words, outputs={"tokens"})
-        prefix |= {"tokens": ("float32", (1, length, None)), "mask": words["mask"]}
-    _check(bundle, graphs, "prefix", prefix, needed={f"frames_{c.name}" for c in spec.cameras})
-    memory: dict[str, tuple[str, Shape]] = {
-        name: port for name, port in graphs["step"].inputs.items() if name in graphs["prefix"].outputs
-    }
-    step = memory | {"x": ("float32", row), "kept": ("float32", row), "kept_mask": ("float32", row[:2])}
-    step |= {"t": ("float32", (1,)), "dt": ("float32", (1,))}
-    _check(bundle, graphs, "step", step, needed={"x", "dt"}, outputs={"x_next", "actions"})
-
-
-def _check(
-    bundle: Bundle,
-    graphs: Mapping[str, Graph],
-    name: str,
-    offered: Mapping[str, tuple[str, Shape]],
-    needed: set[str] = frozenset(),  # type: ignore[assignment]
-    outputs: set[str] = frozenset(),  # type: ignore[assignment]
-) -> None:
-    graph, file = graphs[name], bundle.graphs[name]
-    for port, (dtype, shape) in graph.inputs.items():
-        if port not in offered:
-            raise TaktError(f"{file} takes an input {port!r}; the spec offers {sorted(offered)}")
-        if dtype != offered[port][0] or not _fits(shape, offered[port][1]):
-            wanted = f"{offered[port][0]} {offered[port][1]}"
-            raise TaktError(f"{file} takes {port!r} as {dtype} {shape}; the spec says {wanted}")
-    for kind, lacking in (("input", needed - set(graph.inputs)), ("output", outputs - set(graph.outputs))):
-        if lacking:
-            raise TaktError(f"{file} lacks the {kind} {sorted(lacking)}: export the policy again")
-
-
-def _fits(shape: Shape, wanted: Shape) -> bool:
-    pairs = zip(shape, wanted, strict=False)
-    return len(shape) == len(wanted) and all(None in pair or pair[0] == pair[1] for pair in pairs)
-
-
-def _shape(sizes: list[object]) -> Shape:
-    return tuple(size if isinstance(size, int) else None for size in sizes)
-
-
-def _dtype(kind: str) -> str:
-    """ONNX Runtime's "tensor(float)" as numpy's "float32"."""
-    name = kind.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(name, name)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _stack(feeds: list[Arrays]) -> Arrays:
+    """One batch of what each request feeds; a batch of one is passed through."""
+    if len(feeds) == 1:
+        return dict(feeds[0])
+    return {name: np.concatenate([f[name] for f in feeds]) for name in feeds[0]}
 
 
 class _Stopwatch:
-    """Seconds between marks, by name."""
+    """Seconds between marks, by name.
 
-    def __init__(self) -> None:
+    Attributes:
+        origin: when it was started, on its clock.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.stages: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._clock = clock
+        self.origin = self._last = clock()
 
     def mark(self, stage: str) -> None:
-        now = time.perf_counter()
+        now = self._clock()
         self.stages[stage] = now - self._last
         self._last = now

@@ -46,6 +46,11 @@ class Guard:
         """How many commands were rejected or clamped, by name."""
         return self._filter.verdicts
 
+    @property
+    def still(self) -> bool:
+        """Whether the last command stood still."""
+        return self._filter.still
+
     def tell(self, what: Event | Flag) -> None:
         """An operator's event, or a flag found elsewhere; it counts at the next call."""
         if isinstance(what, Event):

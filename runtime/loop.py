@@ -10,8 +10,9 @@ import numpy as np
 
 from runtime.budget import Budget
 from runtime.clock import Clock, Ticker
+from runtime.guard import Guard
 from runtime.planner import Planner
-from runtime.safety import Filter
+from runtime.states import Flag, State
 from vla.contract import Observation, Robot
 
 # on_tick(observation, target or None, command), every tick, after the command was written
@@ -23,11 +24,13 @@ class LoopResult:
     """How a run went.
 
     Attributes:
-        reason: "done" when `until` said so, "stale" when the policy stayed away too long.
+        reason: "done" when `until` said so; "stale" when the policy stayed away too long, "interrupted",
+            or "fault".
         ticks, held, skipped: ticks run, run without a target, left out.
-        asked, answered, late: the planner's counts.
+        asked, answered, late, failed, exceeded, kept: the planner's counts.
         closest: the shortest time between two ticks, s; infinite before the second.
         verdicts: the safety filter's counts.
+        states: (s since the first tick, from, to, reasons) of the last changes of state.
     """
 
     reason: str = "done"
@@ -37,8 +40,12 @@ class LoopResult:
     asked: int = 0
     answered: int = 0
     late: int = 0
+    failed: int = 0
+    exceeded: int = 0
+    kept: int = 0
     closest: float = float("inf")
     verdicts: dict[str, int] = field(default_factory=dict)
+    states: list[tuple[float, str, str, list[str]]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         # JSON knows no infinity.
@@ -57,56 +64,94 @@ def run(
     ticker: Ticker,
     budget: Budget,
     instruction: str,
-    safety: Filter,
+    guard: Guard,
     until: Callable[[float], bool],
-    patience: float = 5.0,
     on_tick: OnTick | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    settle: bool = False,
 ) -> LoopResult:
     """Obey `instruction` until `until(now)` is true.
 
-    Without a target the filter holds: it brakes, then repeats the last command. After more than
-    `patience` s of that the run stops. There is no `try` here: errors surface, and the caller's
-    `with robot:` leaves the hardware safe.
+    Without a target in age the guard holds: it brakes, then repeats the last command. There is no `try`
+    here: errors surface, and the caller's `with robot:` leaves the hardware safe.
+
+    Args:
+        interrupted: asked at each tick; once true the arm brakes, and the run ends when it stands.
+        settle: brake to a stand when `until` is true, as a body of metal should; a simulated one may
+            end where it is.
     """
     result = LoopResult()
-    fresh: float | None = None  # when there last was a target, or the run began
+    begun: float | None = None
     before = -float("inf")
+    done = False
     for scheduled, now in ticker:
-        if until(now):
-            break
+        begun = now if begun is None else begun
+        if not done and until(now):
+            if not settle:
+                break
+            done = True
+        if done or interrupted():
+            guard.tell(Flag.INTERRUPTED)
         result.closest, before = min(result.closest, now - before), now
-        plan = planner.chunk
         budget.begin(now - scheduled, ticker.skipped)
+        chunk, late, held = planner.chunk, planner.late, planner.stale
+        planner.receive(now)
+        budget.mark("receive")
         seen = robot.read()
-        # Cameras that render on demand are looked at only when the policy is about to be asked.
-        frames = dict(seen.frames) if planner.due(seen.time) else seen.frames
-        observation = replace(seen, instruction=instruction, frames=frames)
+        observation = _worded(seen, instruction, ask := guard.fresh(seen, now) and planner.due(seen.time))
         budget.mark("capture")
-        planner.submit(observation)
+        if ask:
+            planner.submit(observation)
         budget.mark("send")
         # An answer may be there at once, and its first row is for the observation's time, not before.
         target = planner.target(max(now, observation.time))
         budget.mark("receive")
-        command = safety(target, observation.state, now)
+        command = guard(target, observation, now, now - scheduled, ticker.skipped, planner.link_up)
         budget.mark("filter")
         robot.write(command)
         budget.mark("write")
         budget.end()
-        if planner.chunk is not None and planner.chunk is not plan:
+        if planner.chunk is not None and planner.chunk is not chunk:
             budget.answer(planner.chunk, now)
+        budget.note("late", planner.late - late)
+        budget.note("held", planner.stale - held)
         if on_tick is not None:
             on_tick(observation, target, command)
         result.ticks += 1
         result.held += target is None
-        fresh = now if target is not None or fresh is None else fresh
-        if now - fresh > patience:
-            result.reason = "stale"
+        if _ended(guard):
+            result.reason = "done" if done else _reason(guard)
             break
+    return _counted(result, planner, ticker, guard, begun or 0.0)
+
+
+def _worded(seen: Observation, instruction: str, ask: bool) -> Observation:
+    """The observation with the words; cameras that render on demand are looked at only to be sent."""
+    return replace(seen, instruction=instruction, frames=dict(seen.frames) if ask else seen.frames)
+
+
+def _ended(guard: Guard) -> bool:
+    """Whether the run is over: parked, or latched in a fault and at rest, which nobody here can clear."""
+    state = guard.status.state
+    return state is State.OFF or (state >= State.FAULT and guard.still)
+
+
+def _reason(guard: Guard) -> str:
+    if guard.status.state >= State.FAULT:
+        return "fault"
+    return "interrupted" if Flag.INTERRUPTED in guard.status.latched else "stale"
+
+
+def _counted(result: LoopResult, planner: Planner, ticker: Ticker, guard: Guard, begun: float) -> LoopResult:
+    names = ("asked", "answered", "late", "failed", "exceeded", "kept")
+    states = [
+        (round(time - begun, 4), before.name, after.name, list(reasons))
+        for time, before, after, reasons in guard.history
+    ]
     return replace(
         result,
         skipped=ticker.skipped,
-        asked=planner.asked,
-        answered=planner.answered,
-        late=planner.late,
-        verdicts=dict(safety.verdicts),
+        verdicts=dict(guard.verdicts),
+        states=states,
+        **{name: getattr(planner, name) for name in names},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -10,16 +9,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
 
-from runtime import loop
+from runtime import joining, loop, trace
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
+from runtime.guard import Guard
 from runtime.planner import Planner
-from runtime.safety import Filter, Limits
+from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
 from vla.contract import Robot, TaktError, check_match
 
@@ -37,13 +38,16 @@ def make_robot(name: str, **options: object) -> Robot:
 
 
 @contextmanager
-def policy_at(place: str, threads: int) -> Iterator[RemotePolicy]:
-    """The policy at an address, or one served from a bundle's folder by a child process."""
+def policy_at(place: str, threads: int, **options: Any) -> Iterator[RemotePolicy]:
+    """The policy at an address, or one that a child process serves: a bundle's folder, or a name.
+
+    `options` are those of `RemotePolicy`.
+    """
     with ExitStack() as stack:
         address = place
         if "://" not in place:
-            address, _ = stack.enter_context(spawn(Path(place), threads=threads))
-        yield stack.enter_context(RemotePolicy(address))
+            address, _ = stack.enter_context(spawn(place, threads=threads))
+        yield stack.enter_context(RemotePolicy(address, **options))
 
 
 @contextmanager
@@ -69,19 +73,6 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def without_collections() -> Iterator[None]:
-    """No garbage collection: a full one takes longer than a tick."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()
-
-
 @dataclass
 class Command:
     """Obey an instruction with a policy on a robot."""
@@ -91,60 +82,100 @@ class Command:
     robot: str
     """The robot's name."""
     policy: str
-    """A bundle's folder, or the address of a server: tcp://HOST:PORT."""
+    """A bundle's folder, a policy's name, or the address of a server: tcp://HOST:PORT."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0
     """How long to obey."""
+    join: str | None = None
+    """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
+    deadline: float | None = None
+    """Seconds within which a chunk is due; by default before the one that runs ends."""
+    max_age: float | None = None
+    """Seconds after its observation that an action may be played; by default to a chunk's last row."""
+    realtime: bool = False
+    """Ask for SCHED_FIFO, locked memory and a core of its own, and say what was granted."""
+    core: int | None = None
+    """The core for --realtime; the last one by default."""
+    frames: str = "raw"
+    """How frames travel to a server: raw, or jpeg for links that are slow."""
+    keys: Path | None = None
+    """Folder with this client's keys, for a server that asks for them (takt keys)."""
     threads: int = 1
     """Threads of the engine, when the policy is a folder."""
+    trace: Path | None = None
+    """Where to write the run as a timeline that ui.perfetto.dev opens."""
     json: Path | None = None
     """Where to write the result."""
 
     def run(self) -> int:
+        self._check()
+        robot = make_robot(self.robot)
+        link = {"robot": robot.spec.name, "frames": self.frames, "keys": self.keys}
+        # The robot is entered last and so made safe first.
+        with policy_at(self.policy, self.threads, **link) as policy, interruptible() as pressed:
+            check_match(policy.spec, robot.spec)
+            joining.make(self.join, policy.spec)
+            with robot:
+                return self._obey(robot, policy, pressed)
+
+    def _check(self) -> None:
         if not self.text.strip():
             raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
         if not (1 <= self.rate <= 1000 and 0 < self.seconds < float("inf")):
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
-        robot = make_robot(self.robot)
-        # The robot is entered last and so made safe first.
-        with policy_at(self.policy, self.threads) as policy, interruptible() as pressed:
-            check_match(policy.spec, robot.spec)
-            with robot:
-                return self._obey(robot, policy, pressed)
+        for name in ("deadline", "max_age"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise TaktError(f"--{name.replace('_', '-')} is in seconds, above 0 and finite")
 
     def _obey(self, robot: Robot, policy: RemotePolicy, pressed: Callable[[], bool]) -> int:
         # The first inference allocates and reads the words: before the loop it costs no beat.
         policy.infer(replace(robot.read(), instruction=self.text))
         policy.reset(0)
-        clock, budget = MonotonicClock(), Budget()
-        planner = Planner(policy.spec, policy)
-        safety = Filter(Limits.of(robot.spec))
-        over = loop.lasting(clock, self.seconds)
-        with without_collections():
+        clock, budget, guard = MonotonicClock(), Budget(), Guard(robot.spec)
+        period = 1.0 / self.rate
+        planner = Planner(
+            policy.spec, policy, max_age=self.max_age, join=self.join, period=period, deadline=self.deadline
+        )
+        with ExitStack() as stack:
+            if self.realtime:
+                print(line(stack.enter_context(real_time(self.core))), flush=True)
+            else:
+                stack.enter_context(without_collections())
+            over = loop.lasting(clock, self.seconds)
+            ticker = Ticker(clock, period)
             result = loop.run(
-                robot,
-                planner,
-                Ticker(clock, 1.0 / self.rate),
-                budget,
-                self.text,
-                safety,
-                until=lambda now: pressed() or over(now),
+                robot, planner, ticker, budget, self.text, guard, over, interrupted=pressed, settle=True
             )
-        if pressed():
-            result.reason = "interrupted"
-        self._report(result, budget, limits(policy.spec, 1.0 / self.rate, planner.replan))
+        self._report(result, budget, limits(policy.spec, period, planner.replan))
         return {"done": 0, "interrupted": 130}.get(result.reason, 1)
 
     def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float]) -> None:
         console = Console()
         console.print(table(budget, limit))
-        held = f"held for {result.held} of {result.ticks} ticks, skipped {result.skipped}"
-        console.print(f"{result.reason}: {result.answered} of {result.asked} requests answered, {held}")
-        if result.verdicts:
-            clamps = ", ".join(f"{name} {count}" for name, count in sorted(result.verdicts.items()))
-            console.print(f"safety filter: {clamps}")
+        print(f"{result.reason}: {told(result)}")
+        about = {"robot": self.robot, "policy": self.policy, "instruction": self.text, "rate": self.rate}
         if self.json is not None:
-            report = {"robot": self.robot, "policy": self.policy, "instruction": self.text}
-            data = {**report, "loop": result.to_json(), "latency_ms": budget.to_json()}
+            data = {**about, "loop": result.to_json(), "latency_ms": budget.to_json()}
             self.json.write_text(json.dumps(data, indent=2) + "\n")
+        if self.trace is not None:
+            trace.write(self.trace, budget, about)
+
+
+def told(result: loop.LoopResult) -> str:
+    """How a run went, in a line or a few."""
+    counts = {name: getattr(result, name) for name in ("late", "failed", "exceeded", "kept", "skipped")}
+    spoken = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    lines = [
+        f"{result.answered} of {result.asked} requests answered{', ' if spoken else ''}{spoken}; "
+        f"held for {result.held} of {result.ticks} ticks"
+    ]
+    if result.verdicts:
+        clamps = ", ".join(f"{name} {count}" for name, count in sorted(result.verdicts.items()))
+        lines.append(f"safety filter: {clamps}")
+    # Being led up and the first hold, before there is a chunk, are what every run begins with.
+    for time, before, after, reasons in result.states[-5:]:
+        if time > 0:
+            lines.append(f"{time:8.2f} s  {before} -> {after}: {', '.join(reasons)}")
+    return "\n".join(lines)

@@ -14,9 +14,10 @@ from runtime import loop
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
+from runtime.guard import Guard
 from runtime.planner import Planner
-from runtime.run import interruptible, policy_at, without_collections
-from runtime.safety import Filter, Limits
+from runtime.realtime import without_collections
+from runtime.run import interruptible, policy_at
 from sim.evaluate import SHIPPED, Goal, machine
 from sim.robot import TabletopRobot
 from sim.tabletop.instructions import colours
@@ -134,7 +135,7 @@ def obey(
 
     with without_collections():
         result = loop.run(
-            robot, Planner(policy.spec, policy), Ticker(clock, 1.0 / RATE), budget, scenario.instruction,
-            Filter(Limits.of(robot.spec)), lambda now: pressed() or goal(now), on_tick=save,
+            robot, Planner(policy.spec, policy, period=1.0 / RATE), Ticker(clock, 1.0 / RATE), budget,
+            scenario.instruction, Guard(robot.spec), lambda now: pressed() or goal(now), on_tick=save,
         )  # fmt: skip
     return result, goal, budget, states

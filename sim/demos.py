@@ -36,6 +36,8 @@ def features() -> dict[str, Feature]:
         **{f"observation.images.{camera}": image for camera in CAMERAS},
         "action": Feature("float32", (6,), names),
         "expert.chunk": Feature("float32", (rollouts.ROWS, 6), None),
+        # How many rows of the chunk are the running plan's, executed whatever a policy answers.
+        "expert.committed": Feature("int64", (1,), None),
         "privileged.positions": Feature("float32", (6,), None),
         "privileged.pixels": Feature("float32", (len(CAMERAS) * 2 * 3,), None),
     }
@@ -57,6 +59,8 @@ class Command:
     """With --relabel: the share of stretches that the expert drives."""
     noise: float = 1.0
     """Strength of the disturbances; 0 for none."""
+    latency: int = 0
+    """With --relabel: the policy's answers come up to this many rows late, 0.1 s each; labels commit rows."""
     workers: int = 2
     """Processes."""
     json: Path | None = None
@@ -71,6 +75,8 @@ class Command:
             raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed at least 0")
         if not (0 <= self.noise <= 10 and 0 <= self.share <= 1):
             raise TaktError("--noise is from 0 to 10, --share from 0 to 1")
+        if not 0 <= self.latency < rollouts.MOST_COMMITTED:
+            raise TaktError(f"--latency is from 0 to {rollouts.MOST_COMMITTED - 1} rows")
         if self.relabel and self.shard is None:
             load(self.relabel)
         if self.parent is not None:
@@ -96,7 +102,12 @@ class Command:
         with tempfile.TemporaryDirectory(prefix=".demos-", dir=self.out.resolve().parent) as folder:
             parts = [Path(folder) / f"part{i}" for i in range(self.workers)]
             flags = [f"--episodes={self.episodes}", f"--seed={self.seed}", f"--noise={self.noise}"]
-            flags += [f"--share={self.share}", f"--workers={self.workers}", f"--parent={os.getpid()}"]
+            flags += [
+                f"--share={self.share}",
+                f"--latency={self.latency}",
+                f"--workers={self.workers}",
+                f"--parent={os.getpid()}",
+            ]
             flags += [f"--relabel={self.relabel}"] if self.relabel else []
             started = [
                 subprocess.Popen([sys.executable, "-m", "vla", "demos", str(part), *flags, f"--shard={i}"])
@@ -136,7 +147,7 @@ class Command:
         words = instructions.phrase(*layout.names, rng)
         noise = rollouts.Noise(rng, self.noise)
         if policy is None:
-            return rollouts.episode(world, layout, words, rollouts.expert_driver, noise), words, seed
+            return rollouts.episode(world, layout, words, rollouts.ExpertDriver(), noise), words, seed
         policy.reset(seed)
-        driver = rollouts.PolicyDriver(policy, rng, self.share)
+        driver = rollouts.PolicyDriver(policy, rng, self.share, self.latency)
         return rollouts.episode(world, layout, words, driver, noise, rows=45), words, seed

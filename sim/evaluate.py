@@ -22,16 +22,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runtime import loop
+from runtime import joining, loop
 from runtime.budget import Budget
 from runtime.bundle import load
 from runtime.clock import SimulatedClock, Ticker
 from runtime.engine import OnnxPolicy
+from runtime.guard import Guard
 from runtime.planner import InlineLink, Planner
-from runtime.safety import Filter, Limits
 from runtime.spawn import follow
+from runtime.watchdogs import Watch
 from sim.statistics import jerk, wilson
-from vla.contract import Observation, TaktError, check_match
+from vla.contract import Observation, Prefix, TaktError, check_match
 
 SHIPPED = Path(__file__).resolve().parent.parent / "vla" / "bundles" / "nano"
 STAGES = ("words", "preprocess", "prefix", "steps")
@@ -67,6 +68,8 @@ class Command:
     """Run each table twice with two instructions that name different things; nothing else may move."""
     latency: str = "0ms"
     """Simulated time from an observation to its chunk, as 120ms or 0.12s; physics goes on meanwhile."""
+    join: str | None = None
+    """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
     rate: float = 30.0
     """Ticks a simulated second."""
     workers: int = 1
@@ -96,7 +99,8 @@ class Command:
             raise TaktError("--rate is from 1 to 240 ticks a second")
         if duration(self.latency) > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
-        load(self.policy)  # a broken bundle is refused here, before workers start
+        # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
+        joining.make(self.join, load(self.policy).spec)
         return suite
 
     def _progress(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
@@ -113,15 +117,17 @@ class Command:
                 bar.update(task, advance=1, description=f"{k}/{n} succeeded")
 
     def _results(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
-        options = (self.suite, self.policy, self.split, self.swap, duration(self.latency), self.rate)
+        options = Options(
+            self.suite, self.policy, self.split, self.swap, duration(self.latency), self.join, self.rate
+        )
         if self.workers == 1:
-            start(*options)
+            start(options)
             yield from map(play, jobs)
             return
         # Spawned, never forked: GL contexts and engines do not survive a fork.
         context = multiprocessing.get_context("spawn")
         try:
-            with ProcessPoolExecutor(self.workers, context, start, (*options, os.getpid())) as pool:
+            with ProcessPoolExecutor(self.workers, context, start, (options, os.getpid())) as pool:
                 yield from pool.map(play, jobs)
         except BrokenProcessPool:
             raise TaktError("a worker process was killed (out of memory?): try fewer --workers") from None
@@ -137,6 +143,7 @@ class Command:
             "swap": self.swap,
             "machine": machine(),
             "latency": self.latency,
+            "join": joining.make(self.join, load(self.policy).spec).name,
             "rate": self.rate,
             "seeds": [self.seed, self.seed + self.episodes - 1],
             "episodes": episodes,
@@ -216,42 +223,56 @@ def processor() -> str:
 # -- a worker: one world and one policy a process, kept between episodes
 
 
+@dataclass(frozen=True)
+class Options:
+    """What every episode of a run has in common; `latency` in s."""
+
+    suite: str
+    policy: Path
+    split: str
+    swap: bool
+    latency: float
+    join: str | None
+    rate: float
+
+    @property
+    def period(self) -> float:
+        return 1.0 / self.rate
+
+
 class _Worker:
-    def __init__(self, suite: str, policy: Path, split: str, swap: bool, latency: float, rate: float) -> None:
-        self.suite, self.split, self.swap = make_suite(suite), split, swap
-        self.latency, self.period = latency, 1.0 / rate
+    def __init__(self, options: Options) -> None:
+        self.options, self.suite = options, make_suite(options.suite)
         self.robot = self.suite.robot(SimulatedClock())
-        self.policy = OnnxPolicy(load(policy), threads=1)
+        self.policy = OnnxPolicy(load(options.policy), threads=1)
         check_match(self.policy.spec, self.robot.spec)
 
 
-_options: tuple[str, Path, str, bool, float, float] | None = None
+_options: Options | None = None
 _worker: _Worker | None = None
 
 
-def start(
-    suite: str, policy: Path, split: str, swap: bool, latency: float, rate: float, parent: int | None = None
-) -> None:
+def start(options: Options, parent: int | None = None) -> None:
     """A worker process begins, to end with `parent`. It is built at its first seed, where an error
     reaches the user.
     """
     global _options, _worker
     if parent is not None:
         follow(parent)
-    _options, _worker = (suite, policy, split, swap, latency, rate), None
+    _options, _worker = options, None
 
 
 def play(seed: int) -> dict[str, Any]:
     """All episodes of one seed: their outcomes, the stages' seconds and the jerk."""
     global _worker
     assert _options is not None
-    _worker = _worker or _Worker(*_options)
+    _worker = _worker or _Worker(_options)
     stages: dict[str, list[float]] = {name: [] for name in STAGES}
     episodes, jerks = [], []
-    for scenario in _worker.suite.scenarios(seed, _worker.split, _worker.swap):
+    for scenario in _worker.suite.scenarios(seed, _options.split, _options.swap):
         episode, joints = obey(_worker, scenario, stages)
         episodes.append(episode)
-        jerks.append(jerk(joints, _worker.period))
+        jerks.append(jerk(joints, _options.period))
     return {"episodes": episodes, "jerk": jerks, "stages": stages}
 
 
@@ -262,8 +283,9 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
     w.robot.reset(scenario.layout)
     w.policy.reset(scenario.seed)
     begun = clock.now()
-    link = _Listening(InlineLink(w.policy, w.latency, clock), stages)
-    planner = Planner(w.policy.spec, link)
+    period = w.options.period
+    link = _Listening(InlineLink(w.policy, w.options.latency, clock), stages)
+    planner = Planner(w.policy.spec, link, join=w.options.join, period=period)
     goal = Goal(scenario, w.robot.world, w.suite.settle, begun, begun + w.suite.seconds)
     joints: list[np.ndarray] = []
 
@@ -271,8 +293,8 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
         joints.append(seen.state)
 
     result = loop.run(
-        w.robot, planner, Ticker(clock, w.period), Budget(64), scenario.instruction,
-        Filter(Limits.of(w.robot.spec)), goal, patience=w.suite.seconds, on_tick=watch,
+        w.robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,
+        Guard(w.robot.spec, Watch(patience=w.suite.seconds)), goal, on_tick=watch,
     )  # fmt: skip
     row = {
         "task": scenario.task,
@@ -280,7 +302,8 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
         "seed": scenario.seed,
         "success": goal.reached,
         "steps": result.ticks,
-        "sim_seconds": round(result.ticks * w.period, 4),
+        "sim_seconds": round(result.ticks * period, 4),
+        "held": result.held,
     }
     return row, np.array(joints)
 
@@ -314,8 +337,12 @@ class _Listening:
     def __init__(self, link: InlineLink, stages: dict[str, list[float]]) -> None:
         self._link, self._stages = link, stages
 
-    def submit(self, observation: Observation) -> bool:
-        return self._link.submit(observation)
+    lost, link_up = 0, True
+
+    def submit(
+        self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
+    ) -> bool:
+        return self._link.submit(observation, prefix, deadline)
 
     def poll(self) -> list[Any]:
         chunks = self._link.poll()

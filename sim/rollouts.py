@@ -4,25 +4,34 @@ The label of a frame is not what was done next but what the expert would do from
 simulator's state is saved, the expert drives a chunk's length, and the state is put back. So the
 arm may be pushed about by noise, or driven by a policy (DAgger, arXiv 1011.0686), and every
 frame still carries a clean target.
+
+A policy whose answers come late is corrected as it will be used: the first rows of the label are those
+of the plan that runs, which will be executed whatever it answers, and the expert goes on from where
+they lead. So the policy learns to put right what was committed, not only to continue it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from sim.tabletop import expert, tasks
 from sim.tabletop.world import CAMERAS, TICK_STEPS, World
-from vla.contract import ActionChunk, Observation, Policy
+from vla import flow
+from vla.contract import ActionChunk, Observation, Policy, Prefix
 
 ROW_TICKS = 3  # ticks a row of a chunk
 DT = TICK_STEPS * ROW_TICKS / 240  # seconds between rows and between recorded frames
 ROWS = 12  # rows a chunk
 ABSOLUTE = np.ones(6, dtype=bool)
 
-Driver = Callable[[int, float], np.ndarray]  # (tick in the episode, its time [s]) -> joint targets
+# The most rows that a label commits: the answer to an observation comes at most MOST_COMMITTED - 1 rows late.
+MOST_COMMITTED = 8
+
+Drive = Callable[[int, float], np.ndarray]  # (tick in the episode, its time [s]) -> joint targets
 
 
 @dataclass
@@ -62,18 +71,40 @@ class Noise:
             self._jaw = float(self.rng.uniform(-0.1, 1.1))
 
 
-def label(world: World) -> np.ndarray:
-    """The expert's next chunk from here, shape (ROWS, 6) [rad]; the world is left as it was."""
+class Driver(Protocol):
+    """Who moves the arm, asked at each row."""
+
+    def __call__(self, world: World, seen: Observation) -> Drive: ...
+
+    def committed(self) -> np.ndarray:
+        """The rows from now on that are executed whatever a policy would answer, shape (d, 6) [rad]."""
+
+
+def label(world: World, committed: np.ndarray | None = None) -> np.ndarray:
+    """The expert's next chunk from here, shape (ROWS, 6) [rad]; the world is left as it was.
+
+    Args:
+        committed: shape (d, 6) [rad]; rows that are executed first and begin the chunk.
+    """
+    first = np.zeros((0, 6)) if committed is None else committed
     world.keep()
     rows = []
     for tick in range(ROWS * ROW_TICKS):
-        target = expert.act(world)
+        at = tick / ROW_TICKS
+        target = _between(first, at) if at <= len(first) - 1 else expert.act(world)
         if tick % ROW_TICKS == 0:
             rows.append(target)
         world.command(target)
         world.advance(TICK_STEPS)
     world.put_back()
     return np.array(rows, np.float32)
+
+
+def _between(rows: np.ndarray, at: float) -> np.ndarray:
+    """Row `at` of `rows`, interpolated, shape (6,)."""
+    i = min(int(at), len(rows) - 1)
+    j = min(i + 1, len(rows) - 1)
+    return rows[i] + (at - i) * (rows[j] - rows[i])
 
 
 def observe(world: World, time: float, instruction: str) -> Observation:
@@ -85,7 +116,7 @@ def episode(
     world: World,
     layout: tasks.Layout,
     instruction: str,
-    driver: Callable[[World, Observation], Driver],
+    driver: Driver,
     noise: Noise,
     rows: int = 60,
     after: int = 6,
@@ -102,8 +133,8 @@ def episode(
     done = 0
     for row in range(rows):
         seen = observe(world, row * DT, instruction)
-        frames.append(_record(world, seen))
         drive = driver(world, seen)
+        frames.append(_record(world, seen, driver.committed()))
         for tick in range(row * ROW_TICKS, (row + 1) * ROW_TICKS):
             world.command(noise(drive(tick, tick * DT / ROW_TICKS)))
             world.advance(TICK_STEPS)
@@ -113,8 +144,8 @@ def episode(
     return Episode({k: np.stack([f[k] for f in frames]) for k in frames[0]}, world.success())
 
 
-def _record(world: World, seen: Observation) -> dict[str, np.ndarray]:
-    chunk = label(world)
+def _record(world: World, seen: Observation, committed: np.ndarray) -> dict[str, np.ndarray]:
+    chunk = label(world, committed)
     named = world.named()
     pixels = np.array([[world.project(c, p) for p in named] for c in CAMERAS], np.float32)
     return {
@@ -122,37 +153,81 @@ def _record(world: World, seen: Observation) -> dict[str, np.ndarray]:
         **{f"observation.images.{c}": seen.frames[c] for c in CAMERAS},
         "action": chunk[0],
         "expert.chunk": chunk,
+        "expert.committed": np.array([len(committed)], np.int64),
         "privileged.positions": np.concatenate(named).astype(np.float32),
         "privileged.pixels": pixels,
     }
 
 
-def expert_driver(world: World, seen: Observation) -> Driver:
-    return lambda tick, time: expert.act(world)
+class ExpertDriver:
+    """The expert, which commits to nothing."""
+
+    def __call__(self, world: World, seen: Observation) -> Drive:
+        return lambda tick, time: expert.act(world)
+
+    def committed(self) -> np.ndarray:
+        return np.zeros((0, 6))
 
 
 class PolicyDriver:
-    """A policy drives, asked every `replan` rows; now and then the expert takes over for a while."""
+    """A policy drives, asked now and then; at times the expert takes over for a while.
 
-    def __init__(self, policy: Policy, rng: np.random.Generator, share: float) -> None:
+    Each episode has a latency of its own, in rows: so late the answers come, and what runs until then is
+    told to the policy as committed.
+    """
+
+    def __init__(self, policy: Policy, rng: np.random.Generator, share: float, latency: int = 0) -> None:
+        """`share` of stretches is the expert's; `latency` is the largest of an episode, in rows."""
         self.policy, self.rng, self.share = policy, rng, share
-        self._chunk: ActionChunk | None = None
-        self._rows, self._by_expert = 0, False
+        self.latency = int(rng.integers(latency + 1)) if latency else 0
+        self.late = latency > 0
+        self._expert = ExpertDriver()
+        self._running: ActionChunk | None = None  # None: the expert drives
+        self._next: ActionChunk | None = None  # the answer under way
+        self._due = self._left = 0  # rows until it is there; rows until the next request
+        self._time = 0.0
 
-    def __call__(self, world: World, seen: Observation) -> Driver:
-        if self._rows == 0:
-            # Other horizons than the deployed one, so that older rows are corrected as well.
-            self._rows = int(self.rng.choice([1, 2, 2, 3, 4]))
-            self._by_expert = self.rng.random() < self.share
-            self._chunk = None if self._by_expert else self.policy.infer(seen)
-        self._rows -= 1
-        if self._chunk is None:
-            return expert_driver(world, seen)
-        chunk = self._chunk
+    def __call__(self, world: World, seen: Observation) -> Drive:
+        self._time = seen.time
+        if self._next is None and self._left <= 0:
+            self._ask(seen)
+        if self._next is not None and self._due <= 0:
+            self._running, self._next = self._next, None
+        self._due, self._left = self._due - 1, self._left - 1
+        chunk = self._running
+        if chunk is None:
+            return self._expert(world, seen)
+        return lambda tick, time: row_at(chunk, time)
 
-        def drive(tick: int, time: float) -> np.ndarray:
-            row = chunk.at(time, ABSOLUTE)
-            assert row is not None
-            return row
+    def committed(self) -> np.ndarray:
+        """Of the running plan as many rows as chance wills, none in a third of the cases."""
+        if not self.late or self._running is None or self.rng.random() < 1 / 3:
+            return np.zeros((0, 6))
+        return self._rows(int(self.rng.integers(1, MOST_COMMITTED + 1)))
 
-        return drive
+    def _ask(self, seen: Observation) -> None:
+        # Other horizons than the deployed one, so that older rows are corrected as well.
+        self._left = int(self.rng.choice([1, 2, 2, 3, 4]))
+        self._due = 0
+        if self.rng.random() < self.share:
+            self._running = None
+            return
+        late = max(0, self.latency - int(self.rng.integers(2))) if self._running is not None else 0
+        prefix = None
+        if late and len(rows := self._rows(late + 1)):
+            actions = np.repeat(rows[-1:], ROWS, axis=0)
+            actions[: len(rows)] = rows
+            prefix = Prefix(actions.astype(np.float32), flow.hard(ROWS, len(rows)))
+        self._next, self._due = self.policy.infer(seen, prefix), late
+
+    def _rows(self, count: int) -> np.ndarray:
+        """The next rows of the running plan, shape (at most count, 6) [rad]."""
+        assert self._running is not None
+        rows = (self._running.at(self._time + i * DT, ABSOLUTE) for i in range(count))
+        return np.array([row for row in rows if row is not None]).reshape(-1, 6)
+
+
+def row_at(chunk: ActionChunk, time: float) -> np.ndarray:
+    """The chunk's row for `time` (s), its last one after its end, shape (6,) [rad]."""
+    row = chunk.at(time, ABSOLUTE)
+    return chunk.actions[-1] if row is None else row

@@ -37,10 +37,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("sim.demo", "type an instruction, watch the arm and its latency budget"),
     "run": ("runtime.run", "obey an instruction with a policy on a robot"),
     "eval": ("sim.evaluate", "success over episodes, with the policy's latency simulated"),
-    "serve": ("runtime.server", "answer robots over the network with a policy"),
+    "serve": ("runtime.serve", "answer robots over the network with a policy"),
+    "keys": ("runtime.keys", "who may speak with a policy server over a network"),
     "export": ("export.graph", "turn a checkpoint into a verified bundle"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
+    "budget": ("runtime.plan", "whether a rate holds with measured latencies, and what the planner will do"),
+    "report": ("runtime.report", "a run's budget as a picture"),
     "doctor": ("runtime.doctor", "what works on this machine, and what to do about the rest"),
 }
 
@@ -60,7 +63,9 @@ EXTRAS = {
     "pyarrow": "data",
     "av": "data",
     "PIL": "data",
+    "simplejpeg": "jpeg",
     "ray": "ray",
+    "matplotlib": "report",
 }
 
 
@@ -108,7 +113,7 @@ def dispatch(args: list[str]) -> int:
     command = parse(name, rest)
     if isinstance(command, int):
         return command
-    for flag in ("json", "video"):
+    for flag in ("json", "video", "trace"):
         check_writable(f"--{flag}", getattr(command, flag, None))
     return command.run()
 

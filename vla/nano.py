@@ -10,7 +10,8 @@ by the true pixel from the simulator (a privileged auxiliary loss). FiLM (Perez 
 arXiv 1709.07871) lets the words shape the maps, from which free keypoints are read as well.
 The head is a flow-matching denoiser over action chunks (Lipman et al. 2022, arXiv 2210.02747) in
 its clean-action form: it predicts the chunk a, and the velocity is (a - x) / (1 - tau).
-Committed rows can be given as a clean prefix (training-time real-time chunking, arXiv 2512.05964).
+Committed rows can be given as a clean prefix (training-time real-time chunking, arXiv 2512.05964), or
+pull at the rows while they are denoised (real-time chunking, arXiv 2506.07339).
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes. `pools` shrinks a camera's frames by whole factors: the wrist sees things from close by."""
+    """Sizes. `pools` shrinks a camera's frames by whole factors: the wrist sees things from close by.
+
+    `committed` is no size: the most rows of a clean prefix that training has shown.
+    """
 
     cameras: tuple[str, ...] = ("front", "wrist")
     pools: tuple[int, ...] = (1, 2)
@@ -41,6 +45,7 @@ class Config:
     cond: int = 256
     hidden: int = 384
     blocks: int = 3
+    committed: int = 4
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -167,6 +172,11 @@ class Nano(nn.Module):
         """One a camera, in the order of `config.cameras`."""
         return cast(list[Eye], list(self.eyes))
 
+    def head(self) -> list[nn.Parameter]:
+        """The parameters of the denoiser, all that `predict` uses."""
+        parts = (self.inlet, self.blocks, self.outlet)
+        return [parameter for part in parts for parameter in part.parameters()]
+
     def see(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> dict[str, Any]:
         """Everything the prefix knows, with what the auxiliary losses need.
 
@@ -214,8 +224,48 @@ class Nano(nn.Module):
         x = held * self.normalise(kept, state) + (1 - held) * x
         times = t + kept_mask * (1 - t)
         clean = self.predict(cond, x, times)
-        x = x + (1 - held) * (clean - x) * (dt / (1 - t))
+        x = x + (1 - held) * (clean - x) * advance(t, dt)
         return x, self.physical(x, state)
+
+    def step_guided(
+        self,
+        cond: Tensor,
+        state: Tensor,
+        x: Tensor,
+        t: Tensor,
+        dt: Tensor,
+        kept: Tensor,
+        weights: Tensor,
+        beta: float = 5.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As `step`, for a policy that was not trained with a prefix: the known rows pull instead.
+
+        The error of the clean estimate, weights * (kept - estimate), is added to the velocity in the
+        normalised space (arXiv 2506.07339, equation 2, with the identity in place of the denoiser's
+        Jacobian: no backward pass, so that it can be exported).
+
+        Args:
+            weights: (B, H), 0 .. 1. beta: bound of the guidance.
+        """
+        clean = self.predict(cond, x, t.expand(x.shape[:2]))
+        error = weights[:, :, None] * (self.normalise(kept, state) - clean)
+        x = x + (clean - x) * advance(t, dt) + error * pull(t, dt, beta)
+        return x, self.physical(x, state)
+
+
+def advance(t: Tensor, dt: Tensor) -> Tensor:
+    """How much of the way to the clean chunk a step goes, dt / (1 - t); finite at t = 1."""
+    return dt / (1 - t).clamp(min=1e-6)
+
+
+def pull(t: Tensor, dt: Tensor, beta: float) -> Tensor:
+    """How much of the error a guided step takes back: dt times `flow.guidance`, at most all of it.
+
+    Without that bound a step of dt > 1 / beta, such as the last one of a sampler that ends early, would
+    shoot past the known rows.
+    """
+    spread = (t * t + (1 - t) * (1 - t)) / (t * (1 - t)).clamp(min=1e-6)
+    return (dt * spread.clamp(max=beta)).clamp(max=1.0)
 
 
 class Block(nn.Module):
@@ -232,36 +282,62 @@ class Block(nn.Module):
         return h + self.down(F.silu(self.up(self.norm(h) * (1 + gain) + shift)))
 
 
-def loss(model: Nano, batch: dict[str, Any], draws: int, generator: torch.Generator) -> dict[str, Tensor]:
+def loss(
+    model: Nano, batch: dict[str, Any], draws: int, generator: torch.Generator, share: float = 0.3
+) -> dict[str, Tensor]:
     """Flow loss and auxiliary losses of one batch; the sum is under "total".
 
-    The flow loss is smooth L1 where flow matching has a squared error: a label that jumps between two
-    phases of the task then pulls the prediction less.
-
     Args:
-        batch: frames, state, tokens, mask, chunk (B, H, A) rad, pixels (B, cameras, 2, 3), positions (B, 6).
+        batch: frames, state, tokens, mask, chunk (B, H, A) rad, pixels (B, cameras, 2, 3), positions (B, 6),
+            committed (B,): how many of a chunk's rows are a running plan's.
         draws: how many (noise, tau) draws share one look at the frames.
+        share: of the draws without such rows that get a committed prefix of the chunk's own.
     """
     out = model.see(batch["frames"], batch["state"], batch["tokens"], batch["mask"])
-    target = model.normalise(batch["chunk"], batch["state"]).repeat(draws, 1, 1)
-    cond = out["cond"].repeat(draws, 1)
-    n, rows = target.shape[0], target.shape[1]
-    # More draws near noise, where the choice is made; the last tau seen is below 1.
-    t = torch.rand(n, 1, generator=generator) ** 1.5 * 0.98
-    noise = torch.randn(target.shape, generator=generator)
-    # A committed prefix of 1 to 4 rows in three of ten draws.
-    length = torch.randint(1, 5, (n, 1), generator=generator) * (torch.rand(n, 1, generator=generator) < 0.3)
-    kept = (torch.arange(rows)[None] < length).float()
-    held = kept[:, :, None]
-    x = held * target + (1 - held) * (t[:, :, None] * target + (1 - t[:, :, None]) * noise)
-    clean = model.predict(cond, x, t + kept * (1 - t))
-    error = F.smooth_l1_loss(clean, target, beta=0.2, reduction="none") * (1 - held)
-    losses = {"flow": error.sum() / ((1 - held).sum() * target.shape[2])}
+    target = model.normalise(batch["chunk"], batch["state"])
+    losses = {"flow": flow_loss(model, out["cond"], target, batch["committed"], draws, generator, share)}
     losses |= _auxiliary(model, out, batch)
     losses["total"] = (
         losses["flow"] + 0.5 * losses["pixels"] + 0.1 * losses["where"] + 0.2 * losses["positions"]
     )
     return losses
+
+
+def flow_loss(
+    model: Nano,
+    cond: Tensor,
+    target: Tensor,
+    committed: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    share: float = 0.3,
+) -> Tensor:
+    """What the head is taught: the clean chunk from a noisy one, on the rows that are not committed.
+
+    Smooth L1 where flow matching has a squared error: a label that jumps between two phases of the task
+    then pulls the prediction less.
+
+    Args:
+        cond: (B, cond), what the prefix understood. target: (B, H, A), normalised.
+        committed: (B,), int; the rows that the target begins with whatever the policy answers. What follows
+            them is right after these rows alone, so they are always given as a prefix.
+    """
+    target, cond = target.repeat(draws, 1, 1), cond.repeat(draws, 1)
+    n, rows = target.shape[0], target.shape[1]
+    # More draws near noise, where the choice is made; the last tau seen is below 1.
+    t = torch.rand(n, 1, generator=generator) ** 1.5 * 0.98
+    noise = torch.randn(target.shape, generator=generator)
+    # Some draws have a clean prefix of 1 to `committed` rows (arXiv 2512.05964).
+    length = torch.randint(1, model.config.committed + 1, (n, 1), generator=generator)
+    length = length * (torch.rand(n, 1, generator=generator) < share)
+    given = committed.repeat(draws)[:, None].clamp(max=model.config.committed)
+    length = torch.where(given > 0, given, length)
+    kept = (torch.arange(rows)[None] < length).float()
+    held = kept[:, :, None]
+    x = held * target + (1 - held) * (t[:, :, None] * target + (1 - t[:, :, None]) * noise)
+    clean = model.predict(cond, x, t + kept * (1 - t))
+    error = F.smooth_l1_loss(clean, target, beta=0.2, reduction="none") * (1 - held)
+    return error.sum() / ((1 - held).sum() * target.shape[2])
 
 
 def _auxiliary(model: Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from vla.contract import CameraSpec, Observation, PolicySpec, TaktError
+from vla.contract import CameraSpec, Observation, PolicySpec, Prefix, TaktError
 
 
 class Words:
@@ -88,3 +88,16 @@ def state(observation: Observation, spec: PolicySpec) -> np.ndarray:
     if not np.isfinite(row).all():
         raise TaktError("state holds a value that is not finite")
     return row[None]
+
+
+def check_prefix(prefix: Prefix, spec: PolicySpec) -> None:
+    """Compare the rows of a running plan with the policy's.
+
+    Raises:
+        TaktError: the shapes differ, a value is not finite, or a weight is outside 0 .. 1.
+    """
+    shape = (spec.chunk_length, spec.actions.size)
+    if prefix.actions.shape != shape or prefix.weights.shape != shape[:1]:
+        raise TaktError(f"a prefix has actions {shape} and a weight a row, got {prefix.actions.shape}")
+    if not (np.isfinite(prefix.actions).all() and ((prefix.weights >= 0) & (prefix.weights <= 1)).all()):
+        raise TaktError("a prefix has finite actions and weights from 0 to 1")

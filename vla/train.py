@@ -12,7 +12,8 @@ import json as jsonlib
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,10 +69,12 @@ class Frames:
             "positions": self.columns["privileged.positions"][rows],
             "tokens": self.tokens[task].float(),
             "mask": self.mask[task],
+            "committed": self.columns[COMMITTED][rows],
         }
 
 
 COLUMNS = ("observation.state", "expert.chunk", "privileged.pixels", "privileged.positions")
+COMMITTED = "expert.committed"  # rows of a chunk that are the running plan's; a data set without it has none
 
 
 def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: Path) -> Frames:
@@ -81,7 +84,7 @@ def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: P
         TaktError: a folder is not a data set or lacks a column.
     """
     sets = [Dataset(path) for path, _ in folders]
-    columns = [s.columns(COLUMNS) for s in sets]
+    columns = [_columns(s) for s in sets]
     images = []
     for camera in cameras:
         name = f"observation.images.{camera}"
@@ -101,12 +104,18 @@ def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: P
     share = [np.full(len(s), weight) for s, (_, weight) in zip(sets, folders, strict=True)]
     return Frames(
         images=images,
-        columns={n: torch.from_numpy(np.concatenate([c[n] for c in columns])) for n in COLUMNS},
+        columns={n: torch.from_numpy(np.concatenate([c[n] for c in columns])) for n in (*COLUMNS, COMMITTED)},
         tokens=tokens,
         mask=mask,
         task=np.array([number[text] for text in texts]),
         weight=np.concatenate(share),
     )
+
+
+def _columns(data: Dataset) -> dict[str, np.ndarray]:
+    found = data.columns((*COLUMNS, COMMITTED) if COMMITTED in data.features else COLUMNS)
+    none = np.zeros(len(data), np.int64)
+    return found | {COMMITTED: found.get(COMMITTED, none).reshape(len(data))}
 
 
 @torch.inference_mode()
@@ -153,6 +162,12 @@ class Command:
     """Peak learning rate, cosine to zero."""
     seed: int = 0
     """Seed of weights, batches and noise."""
+    committed: int | None = None
+    """Most rows of a committed prefix, 1 and up (default: as the checkpoint of --init, else 4)."""
+    commit_share: float = 0.3
+    """Share of the noise draws that get a committed prefix."""
+    head_only: bool = False
+    """Train the denoiser alone: what the prefix makes of each frame is computed once."""
     threads: int = 2
     """CPU threads."""
     compile: bool = False
@@ -170,6 +185,10 @@ class Command:
             or not 0 < self.rate < 1
         ):
             raise TaktError("--steps, --batch, --draws, --threads are at least 1, --seed 0, --rate in 0 .. 1")
+        if not 0 <= self.commit_share <= 1:
+            raise TaktError(f"--commit-share is a share, 0 .. 1, got {self.commit_share:g}")
+        if self.head_only and self.init is None:
+            raise TaktError("--head-only trains the denoiser of a trained policy: name it with --init")
         torch.set_num_threads(self.threads)
         torch.manual_seed(self.seed)
         folders = [_weighted(text) for text in self.data]
@@ -179,6 +198,7 @@ class Command:
         if finished or self.out.is_file():
             raise TaktError(f"{self.out} is there and finished; choose a new folder, or --init {self.out}")
         model = load(self.init) if self.init else nano.Nano(nano.Config())
+        model.config = committing(model.config, self.committed)
         frames = read(folders, model.config.cameras, encoder_folder(self.encoder))
         if self.init is None:
             measure(model, frames)
@@ -188,17 +208,44 @@ class Command:
         return 0
 
 
+def committing(config: nano.Config, rows: int | None) -> nano.Config:
+    """The sizes with the longest committed prefix set; None leaves it.
+
+    Raises:
+        TaktError: the prefix is empty or leaves nothing to learn.
+    """
+    if rows is None:
+        return config
+    if not 1 <= rows < config.rows:
+        raise TaktError(f"--committed is from 1 to {config.rows - 1} rows of the chunk's {config.rows}")
+    return replace(config, committed=rows)
+
+
+@torch.no_grad()
+def features(model: nano.Nano, frames: Frames, batch: int = 64) -> Tensor:
+    """What the prefix makes of each frame, shape (N, cond)."""
+    out = torch.empty(len(frames.task), model.config.cond)
+    for at in range(0, len(out), batch):
+        b = frames.batch(np.arange(at, min(at + batch, len(out))))
+        out[at : at + batch] = model.prefix(b["frames"], b["state"], b["tokens"], b["mask"])[0]
+    return out
+
+
 class Trainer:
     """The loop: AdamW, cosine with warm-up, an exponential average of the weights."""
 
     def __init__(self, options: Command, model: nano.Nano, frames: Frames) -> None:
         self.o, self.model, self.frames = options, model, frames
         self.average = {k: v.clone() for k, v in model.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-3)
+        # With the rest left as it is, what the head is given for a frame is always the same.
+        self.cond = features(model, frames) if options.head_only else None
+        trained = model.head() if options.head_only else list(model.parameters())
+        self.optimiser = torch.optim.AdamW(trained, lr=options.rate, weight_decay=1e-3)
         self.step = 0
         self.log: list[dict[str, float]] = []
         self.p = frames.weight / frames.weight.sum()
-        self.loss = torch.compile(nano.loss) if options.compile else nano.loss
+        loss = nano.flow_loss if options.head_only else nano.loss
+        self.loss: Callable[..., Any] = torch.compile(loss) if options.compile else loss
 
     def run(self) -> list[dict[str, float]]:
         self._resume()
@@ -229,16 +276,25 @@ class Trainer:
         index = rng.choice(len(self.p), self.o.batch, p=self.p)
         for group in self.optimiser.param_groups:
             group["lr"] = self.o.rate * schedule(self.step, self.o.steps)
-        losses = self.loss(self.model, self.frames.batch(index), self.o.draws, generator)
+        losses = self._losses(index, generator)
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.optimiser.param_groups[0]["params"], 1.0)
         self.optimiser.step()
         self.step += 1
         keep = min(0.998, self.step / (self.step + 20))
         for name, value in self.model.state_dict().items():
             self.average[name].lerp_(value, 1 - keep)
         return losses
+
+    def _losses(self, index: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+        rest = (self.o.draws, generator, self.o.commit_share)
+        if self.cond is None:
+            return self.loss(self.model, self.frames.batch(index), *rest)
+        rows, columns = torch.from_numpy(index), self.frames.columns
+        target = self.model.normalise(columns["expert.chunk"][rows], columns["observation.state"][rows])
+        flow = self.loss(self.model, self.cond[rows], target, columns[COMMITTED][rows], *rest)
+        return {"flow": flow, "total": flow}
 
     def _save(self) -> None:
         self.o.out.mkdir(parents=True, exist_ok=True)
@@ -257,8 +313,11 @@ class Trainer:
         """What made these weights; goes with them into a bundle."""
         o = self.o
         names = [f"{Path(path).name}:{weight:g}" for path, weight in map(_weighted, o.data)]
-        start = {"init": o.init.name if o.init else None, "data": names, "frames": len(self.frames.task)}
-        return start | {"steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate, "seed": o.seed}
+        start: dict[str, Any] = {"init": o.init.name if o.init else None, "data": names}
+        start |= {"frames": len(self.frames.task)}
+        start |= {"steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate, "seed": o.seed}
+        start |= {"committed": self.model.config.committed, "commit_share": o.commit_share}
+        return start | ({"head_only": True} if o.head_only else {})
 
     def _resume(self) -> None:
         path = self.o.out / RESUME

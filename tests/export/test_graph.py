@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import vla.__main__ as frontdoor
-from export import graph
+from export import graph, int8
 from runtime import bundle
 from runtime.engine import OnnxPolicy
+from runtime.graphs import OnnxGraph
 from tests import fakes
 from vla import flow, nano, train
-from vla.contract import Observation, Prefix
+from vla.contract import Observation, Prefix, Request
 
 LAW = settings(deadline=None, max_examples=40, derandomize=True)
 CONFIG = nano.tiny()
@@ -215,10 +217,114 @@ def test_a_chunk_with_committed_rows_equals_the_torch_samplers(
     np.testing.assert_allclose(got[mask], kept[mask], atol=1e-5)
 
 
+# -- joining and the batch
+
+
+@pytest.fixture(scope="module")
+def step_graphs(model: nano.Nano, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple, Path]:
+    """(joining, open batch) -> step.onnx."""
+    folder, made = tmp_path_factory.mktemp("steps"), {}
+    for joining, beta in (("prefix", None), ("guided", 7.0)):
+        for dynamic in (True, False):
+            made[joining, dynamic] = folder / f"{joining}{dynamic}.onnx"
+            assert graph.export_step(model, made[joining, dynamic], dynamic, beta) < graph.TOLERANCE
+    return made
+
+
+@pytest.mark.parametrize("t", [0.0, 0.25, 0.75, 1.0])
+@pytest.mark.parametrize("joining", ["prefix", "guided"])
+def test_a_step_equals_torch_for_every_joining_and_batch(
+    step_graphs: dict[tuple, Path], model: nano.Nano, joining: str, t: float
+) -> None:
+    for dynamic, batch in ((True, 1), (True, 3), (True, 8), (False, 1)):
+        rng = np.random.default_rng(batch)
+        chunk = (batch, CONFIG.rows, CONFIG.actions)
+        weights = rng.random(chunk[:2]) if joining == "guided" else rng.random(chunk[:2]) < 0.3
+        feeds = {
+            "memory_cond": rng.normal(size=(batch, CONFIG.cond)),
+            "memory_state": rng.normal(size=(batch, CONFIG.state)),
+            "x": rng.normal(size=chunk),
+            "t": np.array([t]),
+            "dt": np.array([min(0.25, 1 - t)]),
+            "kept": rng.normal(size=chunk),
+            "kept_mask": weights,
+        }
+        feeds = {name: value.astype(np.float32) for name, value in feeds.items()}
+        tensors = [torch.from_numpy(value) for value in feeds.values()]
+        with torch.inference_mode():
+            expected = model.step(*tensors) if joining == "prefix" else model.step_guided(*tensors, 7.0)
+        for ours, theirs in zip(run(step_graphs[joining, dynamic], feeds), expected, strict=True):
+            assert np.isfinite(ours).all()
+            np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_both_joinings_have_the_same_ports(step_graphs: dict[tuple, Path]) -> None:
+    ports = {key: OnnxGraph(path) for key, path in step_graphs.items()}
+    for dynamic in (True, False):
+        assert ports["prefix", dynamic].inputs == ports["guided", dynamic].inputs
+        assert ports["prefix", dynamic].outputs == ports["guided", dynamic].outputs
+        sizes = {port: shape[0] for port, (_, shape) in ports["guided", dynamic].inputs.items()}
+        assert sizes.pop("t") == sizes.pop("dt") == 1
+        assert set(sizes.values()) == {None if dynamic else 1}
+
+
+def test_several_requests_are_answered_as_alone(exported: tuple[Path, np.ndarray]) -> None:
+    policy = OnnxPolicy(bundle.load(exported[0]))
+    shape, rng = (CONFIG.rows, CONFIG.actions), np.random.default_rng(0)
+    texts = ["put the red cube", "put the blue cube", "the cube"]
+    asked = [
+        Request(
+            replace(look(i), instruction=text),
+            Prefix(rng.normal(0, 0.5, shape), flow.hard(CONFIG.rows, i)) if i else None,
+            seed=i, call=2 * i,
+        )
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+    together = policy.infer_batch(asked)
+    for i, r in enumerate(asked):
+        policy.reset(r.seed, r.call)
+        single = policy.infer(r.observation, r.prefix)
+        np.testing.assert_allclose(together[i].actions, single.actions, atol=1e-4, rtol=1e-4)
+        (again,) = policy.infer_batch([r])
+        np.testing.assert_array_equal(again.actions, single.actions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "committed", "batch", "sampler"),
+    [
+        (["--joining", "guided", "--beta", "7"], CONFIG.rows // 2, None, {"beta": 7.0}),
+        (["--joining", "none", "--no-dynamic-batch"], 0, 1, {}),
+        (["--candidates", "4"], CONFIG.committed, None, {}),
+    ],
+)
+def test_a_bundle_says_how_it_joins(
+    flags: list[str], committed: int, batch: int | None, sampler: dict[str, float],
+    exported: tuple[Path, np.ndarray], tmp_path: Path,
+) -> None:  # fmt: skip
+    folder = exported[0].parent
+    words = ["--words-from", str(folder / "words")]
+    assert frontdoor.main(["export", str(folder / "checkpoint"), str(tmp_path / "b"), *words, *flags]) == 0
+    loaded = bundle.load(tmp_path / "b")
+    joining = flags[1] if flags[0] == "--joining" else "prefix"
+    assert (loaded.spec.joining, loaded.spec.committed) == (joining, committed)
+    assert sampler.items() <= loaded.policy["sampler"].items()
+    policy = OnnxPolicy(loaded)
+    assert OnnxGraph(loaded.graphs["step"]).inputs["x"][1][0] == batch
+    rows = np.random.default_rng(0).normal(0, 0.5, (CONFIG.rows, CONFIG.actions))
+    answer = policy.infer(look(0), Prefix(rows, flow.weights(CONFIG.rows, 3, 8)))
+    policy.reset(0)
+    changed = not np.allclose(answer.actions, policy.infer(look(0)).actions, atol=1e-4)
+    assert changed == (joining != "none")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [(["--steps", "0"], "--steps"), (["--words-from", "nowhere"], "nowhere"), ([], "nowhere")],
-)
+    [
+        (["--steps", "0"], "--steps"), (["--words-from", "nowhere"], "nowhere"), ([], "nowhere"),
+        (["--beta", "0"], "--beta"), (["--candidates", "2", "--no-dynamic-batch"], "--candidates"),
+    ],
+)  # fmt: skip
 def test_what_cannot_be_exported_is_one_line(
     flags: list[str],
     said: str,
@@ -267,7 +373,7 @@ def steps(seed: int, shape: tuple[int, int], axis: int) -> tuple[np.ndarray, np.
 @given(st.integers(0, 2**32 - 1), st.integers(4, 40), st.integers(4, 40), st.sampled_from([0, 1]))
 def test_the_axis_of_any_int8_matrix_is_found(seed: int, rows: int, columns: int, axis: int) -> None:
     array, values, scale = steps(seed, (rows, columns), axis)
-    found = graph._int8_axis(array)
+    found = int8.axis_of(array)
     assert found is not None
     assert found[0] == axis
     np.testing.assert_array_equal(found[1], values)
@@ -279,7 +385,7 @@ def test_the_axis_of_any_int8_matrix_is_found(seed: int, rows: int, columns: int
 @given(st.integers(0, 2**32 - 1), st.integers(4, 40), st.integers(4, 40))
 def test_other_floats_have_none(seed: int, rows: int, columns: int) -> None:
     array = np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
-    assert graph._int8_axis(array) is None
+    assert int8.axis_of(array) is None
 
 
 def test_a_row_of_zeros_does_not_hide_the_axis() -> None:
@@ -288,7 +394,7 @@ def test_a_row_of_zeros_does_not_hide_the_axis() -> None:
     array[3], values[3] = 0, 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = graph._int8_axis(array)
+        found = int8.axis_of(array)
     assert found is not None
     np.testing.assert_array_equal(found[1], values)
     assert np.isfinite(found[2]).all()
@@ -318,7 +424,7 @@ def test_int8_storage_answers_the_same_and_is_a_quarter(tmp_path: Path) -> None:
     )  # fmt: skip
     whole = helper.make_model(made, opset_imports=[helper.make_opsetid("", graph.OPSET)], ir_version=10)
     onnx.save(whole, str(tmp_path / "floats.onnx"))
-    graph._store_int8(whole.graph)
+    int8.store(whole.graph)
     onnx.checker.check_model(whole, full_check=True)
     onnx.save(whole, str(tmp_path / "int8.onnx"))
     kinds = {i.name: i.data_type for i in whole.graph.initializer}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,9 @@ from robot_io.dryrun import DryRun
 from runtime import loop
 from runtime.budget import Budget
 from runtime.clock import SimulatedClock, Ticker
+from runtime.guard import Guard
 from runtime.planner import InlineLink, Planner
-from runtime.safety import Filter, Limits
+from runtime.watchdogs import Watch
 from tests import fakes
 from vla.contract import Observation, Robot, check_match
 
@@ -39,11 +42,9 @@ def play(latency: float, seconds: float = 4.0, patience: float = 5.0, work: floa
         clock.advance(work)
 
     until = loop.lasting(clock, seconds)
-    safety = Filter(Limits.of(robot.spec))
+    guard = Guard(robot.spec, Watch(patience=patience))
     with robot:
-        result = loop.run(
-            robot, planner, Ticker(clock, 1 / 30), budget, "put", safety, until, patience, on_tick
-        )
+        result = loop.run(robot, planner, Ticker(clock, 1 / 30), budget, "put", guard, until, on_tick)
     return result, np.array(commands), robot, policy, budget
 
 
@@ -109,7 +110,76 @@ def test_errors_surface_and_the_robot_is_left() -> None:
 
     planner = Planner(SPEC, InlineLink(fakes.ScriptedPolicy(SPEC, fail), 0.0, clock))
     robot = Watched(clock)
-    safety = Filter(Limits.of(robot.spec))
+    guard = Guard(robot.spec)
     with pytest.raises(ZeroDivisionError), robot:
-        loop.run(robot, planner, Ticker(clock, 0.1), Budget(), "", safety, loop.lasting(clock, 1.0))
+        loop.run(robot, planner, Ticker(clock, 0.1), Budget(), "", guard, loop.lasting(clock, 1.0))
     assert left == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("press", [5, 40, 77])
+def test_an_interrupted_arm_brakes_and_stands_before_the_run_ends(press: int) -> None:
+    clock = SimulatedClock()
+    robot, commands = DryRun(clock), []
+    planner = Planner(SPEC, InlineLink(fakes.ScriptedPolicy(SPEC, sweep), 0.05, clock))
+
+    def on_tick(_: Observation, __: np.ndarray | None, command: np.ndarray) -> None:
+        commands.append(command)
+
+    with robot:
+        result = loop.run(
+            robot, planner, Ticker(clock, 1 / 30), Budget(), "put", Guard(robot.spec),
+            lambda now: False, on_tick, interrupted=lambda: len(commands) >= press,
+        )  # fmt: skip
+    assert result.reason == "interrupted"
+    assert [s[2] for s in result.states[-2:]] == ["PARKING", "OFF"]
+    np.testing.assert_array_equal(commands[-1], commands[-2])
+    brakes = np.max(np.array(robot.spec.max_velocity) / np.array(robot.spec.max_acceleration))
+    assert len(commands) - press <= brakes * 30 + 2
+
+
+def test_settling_ends_as_done_and_at_rest() -> None:
+    clock = SimulatedClock()
+    robot = DryRun(clock)
+    planner = Planner(SPEC, InlineLink(fakes.ScriptedPolicy(SPEC, sweep), 0.05, clock))
+    guard = Guard(robot.spec)
+    until = loop.lasting(clock, 0.5)
+    with robot:
+        result = loop.run(robot, planner, Ticker(clock, 1 / 30), Budget(), "", guard, until, settle=True)
+    assert result.reason == "done"
+    assert guard.still
+
+
+def test_a_state_that_is_not_finite_ends_the_run_as_a_fault() -> None:
+    class Broken(DryRun):
+        reads = 0
+
+        def read(self) -> Observation:
+            self.reads += 1
+            seen = super().read()
+            return replace(seen, state=seen.state * np.nan) if self.reads > 30 else seen
+
+    clock = SimulatedClock()
+    robot = Broken(clock)
+    planner = Planner(SPEC, InlineLink(fakes.ScriptedPolicy(SPEC, sweep), 0.05, clock))
+    guard, until = Guard(robot.spec), loop.lasting(clock, 10.0)
+    with robot:
+        result = loop.run(robot, planner, Ticker(clock, 1 / 30), Budget(), "", guard, until)
+    assert result.reason == "fault"
+    assert result.states[-1][2:] == ("FAULT", ["state not finite"])
+    assert result.ticks < 60
+
+
+def test_a_stale_observation_is_not_sent_to_the_policy() -> None:
+    class Frozen(DryRun):
+        def read(self) -> Observation:
+            seen = super().read()
+            return replace(seen, captured={"front": seen.time - 0.3 if 1.0 < seen.time < 2.0 else seen.time})
+
+    clock = SimulatedClock()
+    robot, policy = Frozen(clock), fakes.ScriptedPolicy(SPEC, sweep)
+    planner = Planner(SPEC, InlineLink(policy, 0.05, clock))
+    guard, until = Guard(robot.spec), loop.lasting(clock, 4.0)
+    with robot:
+        result = loop.run(robot, planner, Ticker(clock, 1 / 30), Budget(), "", guard, until)
+    assert not [o.time for o in policy.seen if 1.0 < o.time < 2.0]
+    assert [s[1:3] for s in result.states[-2:]] == [("RUNNING", "HOLD"), ("HOLD", "RUNNING")]

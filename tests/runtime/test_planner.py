@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runtime.clock import SimulatedClock
 from runtime.planner import InlineLink, Planner
 from tests import fakes
-from vla.contract import ActionChunk, Observation
+from vla.contract import ActionChunk, Observation, Prefix
 
 SPEC = fakes.arm_spec(chunk_length=10, dt=0.1, replan=0.3)
 SIZE = SPEC.actions.size
@@ -75,11 +75,18 @@ class Mailbox:
     def __init__(self) -> None:
         self.asked: list[Observation] = []
         self.answers: list[ActionChunk] = []
+        self.prefixes: list[Prefix | None] = []
+        self.deadlines: list[float | None] = []
         self.open = True
+        self.lost, self.link_up = 0, True
 
-    def submit(self, observation: Observation) -> bool:
+    def submit(
+        self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
+    ) -> bool:
         if self.open:
             self.asked.append(observation)
+            self.prefixes.append(prefix)
+            self.deadlines.append(deadline)
         return self.open
 
     def poll(self) -> list[ActionChunk]:

@@ -68,7 +68,7 @@ def test_the_report_has_its_keys_and_counts_add_up(
     assert (out["suite"], out["policy"], out["latency"]) == ("tabletop", "fake", "0ms")
     assert len(out["episodes"]) == 3
     for episode, seed in zip(out["episodes"], range(40, 43), strict=True):
-        assert set(episode) == {"task", "instruction", "seed", "success", "steps", "sim_seconds"}
+        assert set(episode) == {"task", "instruction", "seed", "success", "steps", "sim_seconds", "held"}
         assert episode["seed"] == seed
         assert episode["sim_seconds"] == pytest.approx(episode["steps"] / 30, abs=1e-3)
         assert episode["sim_seconds"] == pytest.approx(0.5, abs=0.05)

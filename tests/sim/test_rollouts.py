@@ -65,7 +65,7 @@ def record(world: World, seed: int, strength: float = 1.0) -> rollouts.Episode:
     rng = np.random.default_rng(seed)
     layout = tasks.sample(rng)
     noise = rollouts.Noise(rng, strength)
-    return rollouts.episode(world, layout, "put", rollouts.expert_driver, noise, rows=ROWS)
+    return rollouts.episode(world, layout, "put", rollouts.ExpertDriver(), noise, rows=ROWS)
 
 
 def test_columns_are_those_of_the_data_set(world: World) -> None:
@@ -93,7 +93,7 @@ def test_an_episode_is_a_function_of_its_seed(world: World) -> None:
 def test_an_episode_ends_some_rows_after_success(world: World) -> None:
     rng = np.random.default_rng(4)
     noise = rollouts.Noise(rng, 0.0)
-    done = rollouts.episode(world, tasks.sample(rng), "put", rollouts.expert_driver, noise, rows=60, after=2)
+    done = rollouts.episode(world, tasks.sample(rng), "put", rollouts.ExpertDriver(), noise, rows=60, after=2)
     assert done.success
     length = len(done.columns["action"])
     assert 10 < length < 60

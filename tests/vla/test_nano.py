@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ def batch(n: int, seed: int = 0) -> dict[str, Any]:
         "chunk": torch.randn(n, CONFIG.rows, CONFIG.actions, generator=g) * 0.5,
         "pixels": pixels,
         "positions": torch.randn(n, 6, generator=g) * 0.2,
+        "committed": torch.zeros(n, dtype=torch.int64),
     }
 
 
@@ -186,5 +188,80 @@ def test_it_learns_a_few_frames_by_heart() -> None:
 
 
 def test_sizes_survive_json() -> None:
-    for config in (CONFIG, nano.Config()):
+    for config in (CONFIG, nano.Config(), replace(CONFIG, committed=8)):
         assert nano.Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_config_that_says_nothing_of_committed_rows_means_four() -> None:
+    old = {k: v for k, v in CONFIG.to_json().items() if k != "committed"}
+    assert nano.Config.from_json(old).committed == 4
+
+
+def test_committed_lengths_reach_what_the_config_says_and_no_further() -> None:
+    model = made()
+    for committed, share in ((1, 1.0), (8, 1.0), (4, 0.3), (4, 0.0)):
+        model.config = replace(CONFIG, committed=committed)
+        seen: list[Tensor] = []
+        model.predict = lambda cond, x, t, seen=seen: seen.append(t) or torch.zeros_like(x)  # type: ignore
+        target = torch.zeros(400, CONFIG.rows, CONFIG.actions)
+        none = torch.zeros(400, dtype=torch.int64)
+        generator = torch.Generator().manual_seed(0)
+        nano.flow_loss(model, torch.zeros(400, CONFIG.cond), target, none, 2, generator, share)
+        length = (seen[0] == 1).sum(1)  # committed rows stand at the end of the flow
+        expected = set(range(1, committed + 1)) if share > 0 else set()
+        assert set(length.tolist()) == expected | ({0} if share < 1 else set())
+        assert (length > 0).float().mean() == pytest.approx(share, abs=0.06)
+
+
+def test_rows_that_are_a_running_plans_are_always_committed() -> None:
+    model = made()
+    model.config = replace(CONFIG, committed=8)
+    seen: list[Tensor] = []
+    model.predict = lambda cond, x, t: seen.append(t) or torch.zeros_like(x)  # type: ignore
+    target, given = torch.zeros(30, CONFIG.rows, CONFIG.actions), torch.arange(30) % 9
+    nano.flow_loss(
+        model, torch.zeros(30, CONFIG.cond), target, given, 2, torch.Generator().manual_seed(0), 0.0
+    )
+    assert (seen[0] == 1).sum(1).tolist() == 2 * given.tolist()
+
+
+# -- guided
+
+
+def memory(seed: int, n: int = 2) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(n, CONFIG.cond, generator=g), torch.randn(n, CONFIG.state, generator=g)
+
+
+@LAW
+@given(seeds, st.floats(0, 1), st.floats(0, 1))
+def test_guided_by_nothing_is_not_guided(seed: int, t: float, dt: float) -> None:
+    model, (cond, state), (kept, none) = made(seed), memory(seed), nothing_kept(2)
+    at = torch.tensor([t]), torch.tensor([min(dt, 1 - t)])
+    plain = model.step(cond, state, noise(2, seed), *at, kept, none)
+    guided = model.step_guided(cond, state, noise(2, seed), *at, kept + 0.3, none)
+    torch.testing.assert_close(guided, plain, atol=0, rtol=0)
+
+
+@LAW
+@given(seeds, st.floats(0, 1), st.floats(0, 1), st.floats(0.5, 20))
+def test_a_guided_step_moves_towards_the_known_rows_and_never_past_them(
+    seed: int, t: float, dt: float, beta: float
+) -> None:
+    model, (cond, state) = made(seed), memory(seed)
+    x, goal, part = noise(2, seed), noise(2, seed + 1), torch.rand(2, CONFIG.rows)
+    kept, at = model.physical(goal, state), (torch.tensor([t]), torch.tensor([min(dt, 1 - t)]))
+    plain, _ = model.step(cond, state, x, *at, kept, torch.zeros_like(part))
+    guided, _ = model.step_guided(cond, state, x, *at, kept, part, beta)
+    error = part[:, :, None] * (goal - model.predict(cond, x, at[0].expand(part.shape)))
+    expected = min(float(at[1]) * flow.guidance(float(at[0]), beta), 1.0)
+    torch.testing.assert_close(guided - plain, expected * error, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.5, 1.0])
+def test_steps_are_finite_at_both_ends_of_the_flow(t: float) -> None:
+    model, (cond, state) = made(), memory(0)
+    for step in (model.step, model.step_guided):
+        at = torch.tensor([t]), torch.tensor([1 - t])
+        out = step(cond, state, noise(2), *at, noise(2, 1), torch.ones(2, CONFIG.rows))
+        assert all(torch.isfinite(o).all() for o in out)

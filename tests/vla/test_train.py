@@ -83,11 +83,12 @@ def frames(data: Path) -> train.Frames:
     )
 
 
-def trainer(out: Path, frames: train.Frames, seed: int = 0, steps: int = 6) -> train.Trainer:
+def trainer(out: Path, frames: train.Frames, seed: int = 0, **options: object) -> train.Trainer:
     torch.manual_seed(seed)
     model = nano.Nano(CONFIG)
     train.measure(model, frames)
-    return train.Trainer(train.Command(out=out, steps=steps, batch=4, draws=2), model, frames)
+    wanted = {"steps": 6, "batch": 4, "draws": 2, **options}
+    return train.Trainer(train.Command(out=out, **wanted), model, frames)  # type: ignore[arg-type]
 
 
 # -- the loop
@@ -130,6 +131,45 @@ def test_what_is_logged_is_the_mean_of_a_steps_losses(tmp_path: Path, frames: tr
     expected = [float(trained._update()["total"].detach()) for _ in range(6)]
     log = trainer(tmp_path / "b", frames).run()
     assert log[-1]["total"] == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_the_head_alone_learns_as_it_would_with_the_rest_held_still(
+    tmp_path: Path, frames: train.Frames
+) -> None:
+    alone = trainer(tmp_path / "alone", frames, head_only=True)
+    before = {k: v.clone() for k, v in alone.model.state_dict().items()}
+    alone.run()
+    after = load_file(tmp_path / "alone" / "model.safetensors")
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved
+    assert all(name.startswith(("inlet.", "blocks.", "outlet.")) for name in moved)
+    # The same steps with features computed anew each time.
+    slow = trainer(tmp_path / "slow", frames)
+    slow.optimiser = torch.optim.AdamW(slow.model.head(), lr=slow.o.rate, weight_decay=1e-3)
+    slow.run()
+    same = load_file(tmp_path / "slow" / "model.safetensors")
+    for name in moved:
+        torch.testing.assert_close(after[name], same[name], atol=1e-4, rtol=1e-3)
+
+
+def test_the_head_alone_resumes_too(tmp_path: Path, frames: train.Frames) -> None:
+    trainer(tmp_path / "unbroken", frames, head_only=True).run()
+    part = trainer(tmp_path / "broken", frames, head_only=True)
+    while part.step < 4:
+        part._update()
+    part._save()
+    trainer(tmp_path / "broken", frames, head_only=True).run()
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_longer_committed_prefixes_go_with_the_checkpoint(tmp_path: Path, frames: train.Frames) -> None:
+    trained = trainer(tmp_path, frames, steps=1)
+    trained.model.config = train.committing(CONFIG, 8)
+    trained.run()
+    assert train.load(tmp_path).config.committed == 8
+    assert json.loads((tmp_path / "training.json").read_text())["committed"] == 8
+    assert train.committing(CONFIG, None) == CONFIG
 
 
 def test_normalisation_is_measured(frames: train.Frames) -> None:
@@ -216,6 +256,22 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_to_train_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data" in refused([str(tmp_path / "out")], capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--committed", "0"], "--committed"),
+        (["--committed", "12"], "from 1 to 11"),
+        (["--commit-share", "1.5"], "--commit-share"),
+        (["--head-only"], "--init"),
+    ],
+)
+def test_prefixes_that_cannot_be_trained_are_refused(
+    flags: list[str], said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused([str(tmp_path / "out"), "--data", str(data), *flags], capsys)
+    assert not (tmp_path / "out").exists()
 
 
 @NEEDS_WORDS

@@ -1,0 +1,136 @@
+"""What an engine is, and ONNX Runtime as one; graphs are compared with the spec before they run.
+
+    words    ids, mask (1, L) int64                                     -> tokens (1, L, D)
+    prefix   frames_<camera> (B, h, w, 3) uint8, state (B, S), tokens (B, L, D), mask (B, L) -> memory_*
+    step     memory_*, x (B, H, A), t (1,), dt (1,), kept (B, H, A), kept_mask (B, H)
+                                                                        -> x_next, actions (B, H, A)
+
+Everything without a type is float32; `kept` and `actions` are in physical units. The batch B is 1, or
+open where the exporter left it so. An exporter drops the inputs a graph does not use, so a graph is fed
+the inputs it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from runtime.bundle import Bundle
+from vla.contract import TaktError
+
+Arrays = dict[str, np.ndarray]
+# The shape of a port; None where a graph leaves the size open.
+Shape = tuple[int | None, ...]
+
+
+class Graph(Protocol):
+    """One compiled graph.
+
+    Attributes:
+        inputs: name -> (numpy dtype name, shape).
+        outputs: names, in order.
+    """
+
+    inputs: dict[str, tuple[str, Shape]]
+    outputs: list[str]
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """All outputs by name; `feeds` may hold more than the graph takes."""
+
+
+class OnnxGraph:
+    """A graph run by ONNX Runtime on the CPU."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError:
+            raise TaktError("onnxruntime is not installed: pip install 'takt-vla[cpu]'") from None
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        # Threads that spin while they wait starve the control process on a small machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the engine's own exception classes are not public
+            raise TaktError(f"{path} cannot be loaded by ONNX Runtime: {_line(error)}") from None
+        self.inputs = {i.name: (_dtype(i.type), _shape(i.shape)) for i in self._session.get_inputs()}
+        self.outputs = [o.name for o in self._session.get_outputs()]
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        values = self._session.run(self.outputs, {name: feeds[name] for name in self.inputs})
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def check_graphs(bundle: Bundle, graphs: Mapping[str, Graph]) -> None:
+    """Compare the graphs' inputs and outputs with the spec, once.
+
+    Raises:
+        TaktError: one line with the graph, the input and both shapes.
+    """
+    spec, length = bundle.spec, bundle.words_length
+    row = (1, spec.chunk_length, spec.actions.size)
+    words = {"ids": ("int64", (1, length)), "mask": ("int64", (1, length))}
+    prefix: dict[str, tuple[str, Shape]] = {"state": ("float32", (1, len(spec.state)))}
+    prefix |= {f"frames_{c.name}": ("uint8", (1, c.height, c.width, 3)) for c in spec.cameras}
+    if "words" in graphs:
+        _check(bundle, graphs, "words", words, outputs={"tokens"})
+        prefix |= {"tokens": ("float32", (1, length, None)), "mask": words["mask"]}
+    _check(bundle, graphs, "prefix", prefix, needed={f"frames_{c.name}" for c in spec.cameras})
+    memory: dict[str, tuple[str, Shape]] = {
+        name: port for name, port in graphs["step"].inputs.items() if name in graphs["prefix"].outputs
+    }
+    step = memory | {"x": ("float32", row), "kept": ("float32", row), "kept_mask": ("float32", row[:2])}
+    step |= {"t": ("float32", (1,)), "dt": ("float32", (1,))}
+    _check(bundle, graphs, "step", step, needed={"x", "dt"}, outputs={"x_next", "actions"})
+
+
+def batched(graphs: Mapping[str, Graph]) -> bool:
+    """Whether prefix and step take any number of observations at once."""
+    ports = [port for name in ("prefix", "step") for port in graphs[name].inputs.items()]
+    return all(shape[:1] == (None,) for port, (_, shape) in ports if port not in ("t", "dt"))
+
+
+def _check(
+    bundle: Bundle,
+    graphs: Mapping[str, Graph],
+    name: str,
+    offered: Mapping[str, tuple[str, Shape]],
+    needed: set[str] = frozenset(),  # type: ignore[assignment]
+    outputs: set[str] = frozenset(),  # type: ignore[assignment]
+) -> None:
+    graph, file = graphs[name], bundle.graphs[name]
+    for port, (dtype, shape) in graph.inputs.items():
+        if port not in offered:
+            raise TaktError(f"{file} takes an input {port!r}; the spec offers {sorted(offered)}")
+        if dtype != offered[port][0] or not _fits(shape, offered[port][1]):
+            wanted = f"{offered[port][0]} {offered[port][1]}"
+            raise TaktError(f"{file} takes {port!r} as {dtype} {shape}; the spec says {wanted}")
+    for kind, lacking in (("input", needed - set(graph.inputs)), ("output", outputs - set(graph.outputs))):
+        if lacking:
+            raise TaktError(f"{file} lacks the {kind} {sorted(lacking)}: export the policy again")
+
+
+def _fits(shape: Shape, wanted: Shape) -> bool:
+    pairs = zip(shape, wanted, strict=False)
+    return len(shape) == len(wanted) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def _shape(sizes: list[object]) -> Shape:
+    return tuple(size if isinstance(size, int) else None for size in sizes)
+
+
+def _dtype(kind: str) -> str:
+    """ONNX Runtime's "tensor(float)" as numpy's "float32"."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,155 @@
+"""msgpack with arrays in it, as GR00T's and openpi's clients write it, read as if an enemy had.
+
+    openpi   {b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": [..]}      keys are bytes
+             {b"__npgeneric__": True, b"data": number, b"dtype": "<f8"}
+    GR00T    {"__ndarray_class__": True, "as_npy": what np.save writes}
+
+An array is a read-only view of the message: its size is compared with its bytes before it is made, its dtype
+is one of a list, and neither np.load nor a parser of Python literals sees what a stranger sent. A message may
+hold only so many maps and lists, because an empty one is a byte on the wire and sixty in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from runtime.fields import WireError
+
+MAX_BYTES = 64 << 20
+_ENTRIES = 1024  # of one map or list
+_CONTAINERS = 2048  # maps and lists in one message
+_RANK = 8
+_MAGIC = re.compile(rb"\x93NUMPY(?:\x01\x00|[\x02\x03]\x00)")
+# What np.save writes, to the letter; structured types have a list for their descr and do not fit.
+_HEADER = re.compile(
+    rb"\{'descr': '([^']{1,16})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,200})\), \} *\n"
+)
+_NUMBERS = ["b1", "i1", "u1", *(f"{kind}{size}" for kind in "iu" for size in (2, 4, 8)), "f2", "f4", "f8"]
+_DTYPES = {f"{order}{number}": np.dtype(f"{order}{number}") for number in _NUMBERS for order in "<>|"}
+_TEXT = re.compile(r"[<>]U[1-9][0-9]{0,4}")  # numpy's texts, which some simulators send for instructions
+
+
+def unpack(data: bytes, array: Callable[[dict[Any, Any]], Any]) -> Any:
+    """The value in a message; raises WireError for anything else, and nothing but WireError.
+
+    Args:
+        array: turns a map into the array that it stands for, or gives it back: `openpi_array`, `gr00t_array`.
+    """
+    if len(data) > MAX_BYTES:
+        raise WireError(f"a message of {len(data)} bytes; at most {MAX_BYTES} are accepted")
+    left = _CONTAINERS
+
+    def count(value: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise WireError(f"a message of more than {_CONTAINERS} maps and lists")
+        return value
+
+    limits = {"max_map_len": _ENTRIES, "max_array_len": _ENTRIES}
+    try:
+        return msgpack.unpackb(
+            data, raw=False, object_hook=lambda value: array(count(value)), list_hook=count, **limits
+        )
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError):
+        raise WireError("not a msgpack message within the protocol's limits") from None
+
+
+# ---- openpi ----
+
+
+def openpi_array(value: dict[Any, Any]) -> Any:
+    """The array or number that a map stands for; any other map as it is."""
+    if b"__ndarray__" in value:
+        return _view(_dtype(value.get(b"dtype")), _shape(value.get(b"shape")), value.get(b"data"))
+    if b"__npgeneric__" in value:
+        _dtype(value.get(b"dtype"))
+        number = value.get(b"data")
+        if type(number) not in (bool, int, float):
+            raise WireError("a numpy number that is none")
+        return number
+    return value
+
+
+def openpi_pack(value: Any) -> bytes:
+    """A message with arrays as openpi's clients read them."""
+    return msgpack.packb(value, default=_openpi_map)
+
+
+def _openpi_map(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        data = np.ascontiguousarray(value)
+        return {
+            b"__ndarray__": True,
+            b"data": data.tobytes(),
+            b"dtype": data.dtype.str,
+            b"shape": data.shape,
+        }
+    raise TypeError(f"{type(value).__name__} has no place in a message")
+
+
+# ---- GR00T ----
+
+
+def gr00t_array(value: dict[Any, Any]) -> Any:
+    """The array that a map stands for; any other map as it is."""
+    if "__ndarray_class__" not in value:
+        return value
+    data = value.get("as_npy")
+    if not isinstance(data, bytes) or not (magic := _MAGIC.match(data)):
+        raise WireError("an array that np.save did not write")
+    start = magic.end() + (2 if data[6] == 1 else 4)
+    end = start + int.from_bytes(data[magic.end() : start], "little")
+    header = _HEADER.fullmatch(data, start, end) if start <= end <= min(len(data), start + 1024) else None
+    if header is None:
+        raise WireError("an array with a header that np.save does not write for numbers")
+    descr, fortran, sides = header.groups()
+    shape = _shape([int(side) for side in sides.decode().replace(" ", "").split(",") if side])
+    dtype = _dtype(descr.decode(errors="replace"))
+    return _view(dtype, shape, memoryview(data)[end:], "F" if fortran == b"True" else "C")
+
+
+def gr00t_pack(value: Any) -> bytes:
+    """A message with arrays as GR00T's clients read them."""
+    return msgpack.packb(value, default=_gr00t_map)
+
+
+def _gr00t_map(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        stream = io.BytesIO()
+        np.save(stream, value, allow_pickle=False)
+        return {"__ndarray_class__": True, "as_npy": stream.getvalue()}
+    raise TypeError(f"{type(value).__name__} has no place in a message")
+
+
+# ---- both ----
+
+
+def _dtype(name: Any) -> np.dtype:
+    if isinstance(name, str):
+        if name in _DTYPES:
+            return _DTYPES[name]
+        if _TEXT.fullmatch(name):
+            return np.dtype(name)
+    raise WireError(f"an array of a dtype that is not accepted; accepted are numbers: {', '.join(_NUMBERS)}")
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > _RANK:
+        raise WireError(f"an array needs a shape of at most {_RANK} sides")
+    if not all(type(side) is int and 1 <= side <= MAX_BYTES for side in value):
+        raise WireError(f"an array's sides lie between 1 and {MAX_BYTES}")
+    return tuple(value)
+
+
+def _view(dtype: np.dtype, shape: tuple[int, ...], data: Any, order: Any = "C") -> np.ndarray:
+    if not isinstance(data, bytes | memoryview) or math.prod(shape) * dtype.itemsize != len(data):
+        raise WireError("an array's shape and its bytes differ")
+    return np.frombuffer(data, dtype).reshape(shape, order=order)

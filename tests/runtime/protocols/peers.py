@@ -1,0 +1,123 @@
+"""A GR00T client to the letter of its protocol, and both front ends in a process of their own."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import zmq
+
+from vla.contract import TaktError
+
+ROOT = Path(__file__).parents[3]
+# Serves a bundle by both protocols until its stdin closes; prints the two addresses.
+SERVE = """
+import json, sys
+from pathlib import Path
+from runtime import bundle
+from runtime.desk import Desk
+from runtime.engine import OnnxPolicy
+from runtime.protocols import gr00t, mapping, openpi
+policy = OnnxPolicy(bundle.load(Path(sys.argv[1])))
+with (
+    Desk(policy) as desk,
+    gr00t.Front(desk, "tcp://127.0.0.1:*", mapping.load(None, "gr00t", policy.spec)) as first,
+    openpi.Front(desk, "ws://127.0.0.1:*", mapping.load(None, "openpi", policy.spec)) as second,
+):
+    print(json.dumps([first.address, second.address]), flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def served(bundle: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
+    """(GR00T's address, openpi's, process) of a server that answers from `bundle`."""
+    command = [sys.executable, "-c", SERVE, str(bundle)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        try:
+            assert child.stdin is not None and child.stdout is not None
+            first, second = json.loads(child.stdout.readline())
+            yield first, second, child
+            child.stdin.close()
+            assert child.wait(20) == 0
+        finally:
+            child.kill()
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """What a call is refused with; nothing when it is not, and whatever is no TaktError comes through."""
+    try:
+        call()
+    except TaktError as error:
+        return str(error)
+    return ""
+
+
+def to_bytes(value: Any) -> bytes:
+    """As GR00T's MsgSerializer writes."""
+
+    def pack(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            stream = io.BytesIO()
+            np.save(stream, value, allow_pickle=False)
+            return {"__ndarray_class__": True, "as_npy": stream.getvalue()}
+        return value
+
+    return msgpack.packb(value, default=pack)
+
+
+def from_bytes(data: bytes) -> Any:
+    """As GR00T's MsgSerializer reads, with a modality's config left as a map."""
+
+    def unpack(value: dict[str, Any]) -> Any:
+        if "__ndarray_class__" in value:
+            return np.load(io.BytesIO(value["as_npy"]), allow_pickle=False)
+        return value
+
+    return msgpack.unpackb(data, object_hook=unpack)
+
+
+class Gr00tClient:
+    """A REQ socket and its calls, as PolicyClient makes them; but it gives up after 20 s."""
+
+    def __init__(self, address: str, api_token: str | None = None) -> None:
+        self._token = api_token
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.REQ)
+        self.socket.setsockopt(zmq.RCVTIMEO, 20_000)
+        self.socket.connect(address)
+
+    def __enter__(self) -> Gr00tClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._context.destroy(linger=0)
+
+    def call(self, endpoint: str, data: Any = None, requires_input: bool = True) -> Any:
+        request: dict[str, Any] = {"endpoint": endpoint}
+        if requires_input:
+            request["data"] = data
+        if self._token:
+            request["api_token"] = self._token
+        return self.raw(to_bytes(request))
+
+    def raw(self, message: bytes) -> Any:
+        self.socket.send(message)
+        response = from_bytes(self.socket.recv())
+        if isinstance(response, dict) and "error" in response:
+            raise RuntimeError(response["error"])
+        return response
+
+    def get_action(self, observation: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """N1.6's and N1.7's."""
+        action, info = self.call("get_action", {"observation": observation, "options": None})
+        return action, info

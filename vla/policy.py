@@ -1,0 +1,179 @@
+"""A torch model and its sampler as a `Policy`: the reference for bundles, and for workstations.
+
+It can do what a bundle cannot: guide with the denoiser's true Jacobian, by a backward pass in each step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla import flow, minilm, nano, preprocess
+from vla.contract import JOININGS, ActionChunk, Observation, PolicySpec, Prefix, TaktError
+from vla.preprocess import Words
+
+# An instruction's token states (1, L, D) and mask (1, L).
+Reader = Callable[[str], tuple[Tensor, Tensor]]
+
+
+class TorchPolicy:
+    """A nano model with its sampler.
+
+    Attributes:
+        joining: one of the contract's, or "jacobian": guided as arXiv 2506.07339 has it, with the vector-
+            Jacobian product of the denoiser, where "guided" takes the identity.
+    """
+
+    def __init__(
+        self,
+        model: nano.Nano,
+        spec: PolicySpec,
+        reader: Reader,
+        steps: int = 4,
+        noise: float = 1.0,
+        joining: str | None = None,
+        beta: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            steps: of the sampler. noise: scale of what it starts from. beta: bound of the guidance.
+            joining: the spec's by default.
+        """
+        self.joining = spec.joining if joining is None else joining
+        valid = (*JOININGS, "jacobian")
+        if self.joining not in valid:
+            raise TaktError(f"joining is one of {', '.join(valid)}, got {self.joining!r}")
+        self._model, self._spec, self._reader = model.eval(), spec, reader
+        self._steps, self._noise, self._beta, self._clock = steps, noise, beta, clock
+        self._seed = self._calls = 0
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self._spec
+
+    def reset(self, seed: int, calls: int = 0) -> None:
+        """Sampling goes on as after `calls` inferences since a reset with `seed`."""
+        self._seed, self._calls = seed, calls
+
+    @torch.no_grad()
+    def infer(
+        self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
+    ) -> ActionChunk:
+        """A chunk of shape (H, A).
+
+        Near the `deadline` (s from now) a step is the last when twice the slowest so far does not fit.
+
+        Raises:
+            TaktError: the observation or the prefix does not fit the spec.
+        """
+        marks = [self._clock()]
+        frames = [torch.from_numpy(preprocess.frame(observation, c)) for c in self.spec.cameras]
+        state = torch.from_numpy(preprocess.state(observation, self.spec))
+        marks.append(self._clock())
+        words = self._reader(observation.instruction)
+        marks.append(self._clock())
+        memory = self._model.prefix(frames, state, *words)
+        marks.append(self._clock())
+        actions, seconds = self._sample(memory, prefix, None if deadline is None else marks[0] + deadline)
+        marks.append(self._clock())
+        names = ("preprocess", "words", "prefix", "steps")
+        stages = dict(zip(names, np.diff(marks).tolist(), strict=True))
+        return ActionChunk(observation.time, self.spec.dt, actions, stages, tuple(seconds), marks[0])
+
+    def _sample(
+        self, memory: tuple[Tensor, Tensor], prefix: Prefix | None, due: float | None
+    ) -> tuple[np.ndarray, list[float]]:
+        """Actions, shape (H, A), and the seconds of each step; `due` on the clock."""
+        shape = (self.spec.chunk_length, self.spec.actions.size)
+        kept, weights = np.zeros((1, *shape), np.float32), np.zeros((1, shape[0]), np.float32)
+        if prefix is not None:
+            preprocess.check_prefix(prefix, self.spec)
+            kept[0] = prefix.actions
+            weights[0] = flow.bound(prefix.weights, self.joining, self.spec.committed)
+        x = torch.from_numpy(flow.noise((1, *shape), self._seed, self._calls, self._noise))
+        self._calls += 1
+        seconds: list[float] = []
+
+        def step(memory: Any, x: Tensor, t: float, dt: float, kept: Any, weights: Any) -> Any:
+            begun = self._clock()
+            out = self._step(memory, x, torch.tensor([t]), torch.tensor([dt]), kept, weights)
+            seconds.append(self._clock() - begun)
+            return out
+
+        def pace() -> bool:
+            return due is None or self._clock() + 2 * max(seconds, default=0.0) <= due
+
+        held: Any = torch.from_numpy(kept)
+        bound: Any = torch.from_numpy(weights)
+        return flow.euler(step, memory, x, self._steps, held, bound, pace)[0].numpy(), seconds
+
+    def _step(self, memory: Any, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, weights: Tensor) -> Any:
+        cond, state = memory
+        if self.joining == "guided":
+            return self._model.step_guided(cond, state, x, t, dt, kept, weights, self._beta)
+        if self.joining == "jacobian":
+            return step_jacobian(self._model, cond, state, x, t, dt, kept, weights, self._beta)
+        return self._model.step(cond, state, x, t, dt, kept, weights)
+
+
+def step_jacobian(
+    model: nano.Nano,
+    cond: Tensor,
+    state: Tensor,
+    x: Tensor,
+    t: Tensor,
+    dt: Tensor,
+    kept: Tensor,
+    weights: Tensor,
+    beta: float = 5.0,
+) -> tuple[Tensor, Tensor]:
+    """As `nano.Nano.step_guided`, with the denoiser's true Jacobian."""
+    clean, back = pullback(
+        lambda x: model.predict(cond, x, t.expand(x.shape[:2])),
+        x,
+        weights[:, :, None],
+        model.normalise(kept, state),
+    )
+    x = x + (clean - x) * nano.advance(t, dt) + back * nano.pull(t, dt, beta)
+    return x, model.physical(x, state)
+
+
+def pullback(
+    denoise: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The clean estimate and J^T [W (Y - estimate)], J its Jacobian at x (arXiv 2506.07339, equation 2).
+
+    Args:
+        x, target: shape (B, H, A). weights: what broadcasts to it.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        clean = denoise(x)
+        error = (weights * (target - clean)).detach()
+        (back,) = torch.autograd.grad(clean, x, error)
+    return clean.detach(), back
+
+
+def reader(encoder: Path, length: int) -> Reader:
+    """The sentence encoder of a folder; it remembers what it has read.
+
+    Args:
+        length: L, the fixed number of tokens.
+    """
+    words, model = Words(encoder / "tokenizer.json", length), minilm.rounded(minilm.load(encoder)).eval()
+
+    @lru_cache(maxsize=16)
+    @torch.no_grad()
+    def read(text: str) -> tuple[Tensor, Tensor]:
+        ids, mask = (torch.from_numpy(a) for a in words(text))
+        return model(ids, mask), mask
+
+    return read
