@@ -84,6 +84,8 @@ class Fated:
     ends: float
     last: float = 0.0
     asked: int = 0
+    lost: int = 0
+    link_up: bool = True
     due: list[tuple[float, ActionChunk]] = field(default_factory=list)
 
     def submit(self, observation: Observation, *_: object, **__: object) -> bool:
