@@ -39,11 +39,12 @@ from runtime import loop, trace
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
+from runtime.guard import Guard
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.run import make_robot
-from runtime.safety import Filter, Limits
 from runtime.spawn import spawn
+from runtime.watchdogs import Watch
 from sim.evaluate import SHIPPED, machine, percentiles
 from vla.contract import Observation, PolicySpec, TaktError, check_match
 
@@ -149,12 +150,12 @@ class Command:
             check_match(policy.spec, robot.spec)
             policy.infer(replace(robot.read(), instruction=INSTRUCTION))
             policy.reset(0)
-            planner, safety = Planner(policy.spec, policy), Filter(Limits.of(robot.spec))
+            planner, guard = Planner(policy.spec, policy), Guard(robot.spec, Watch(patience=self.seconds))
             with scheduling(name) as rights:
                 before = (requests(), processor_time(server), time.monotonic())
                 result = loop.run(
-                    robot, planner, ticker, budget, INSTRUCTION, safety,
-                    until=loop.lasting(clock, self.seconds), patience=self.seconds,
+                    robot, planner, ticker, budget, INSTRUCTION, guard,
+                    until=loop.lasting(clock, self.seconds),
                 )  # fmt: skip
                 after = (requests(), processor_time(server), time.monotonic())
             asked, busy, took = (now - then for now, then in zip(after, before, strict=True))

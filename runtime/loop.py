@@ -27,7 +27,7 @@ class LoopResult:
         reason: "done" when `until` said so; "stale" when the policy stayed away too long, "interrupted",
             or "fault".
         ticks, held, skipped: ticks run, run without a target, left out.
-        asked, answered, late, failed, exceeded, kept: the planner's counts.
+        asked, answered, late, refused, failed, exceeded, kept: the planner's counts.
         closest: the shortest time between two ticks, s; infinite before the second.
         verdicts: the safety filter's counts.
         states: (s since the first tick, from, to, reasons) of the last changes of state.
@@ -40,6 +40,7 @@ class LoopResult:
     asked: int = 0
     answered: int = 0
     late: int = 0
+    refused: int = 0
     failed: int = 0
     exceeded: int = 0
     kept: int = 0
@@ -94,7 +95,7 @@ def run(
             guard.tell(Flag.INTERRUPTED)
         result.closest, before = min(result.closest, now - before), now
         budget.begin(now - scheduled, ticker.skipped)
-        chunk, late, held = planner.chunk, planner.late, planner.stale
+        chunk, late, held, refused = planner.chunk, planner.late, planner.stale, planner.refused
         planner.receive(now)
         budget.mark("receive")
         seen = robot.read()
@@ -115,6 +116,7 @@ def run(
             budget.answer(planner.chunk, now)
         budget.note("late", planner.late - late)
         budget.note("held", planner.stale - held)
+        budget.note("refused", planner.refused - refused)
         if on_tick is not None:
             on_tick(observation, target, command)
         result.ticks += 1
@@ -143,7 +145,7 @@ def _reason(guard: Guard) -> str:
 
 
 def _counted(result: LoopResult, planner: Planner, ticker: Ticker, guard: Guard, begun: float) -> LoopResult:
-    names = ("asked", "answered", "late", "failed", "exceeded", "kept")
+    names = ("asked", "answered", "late", "refused", "failed", "exceeded", "kept")
     states = [
         (round(time - begun, 4), before.name, after.name, list(reasons))
         for time, before, after, reasons in guard.history

@@ -112,6 +112,7 @@ class Planner:
     Attributes:
         asked, answered: requests sent, answers received.
         late: answers dropped because a newer one was there or their last row had passed.
+        refused: answers that no robot may be given: not finite, of another shape, or for a time to come.
         failed: requests that got no chunk.
         exceeded: answers that came later than was assumed, and after the rows committed for them.
         kept: requests made knowing that their answer comes after the running chunk's end.
@@ -149,7 +150,7 @@ class Planner:
         self.timeout = max(1.0, (spec.chunk_length - 1) * spec.dt) if timeout is None else timeout
         self.period, self.deadline = period, deadline
         self.join = joining.make(join, spec)
-        self.asked = self.answered = self.late = self.failed = 0
+        self.asked = self.answered = self.late = self.refused = self.failed = 0
         self.exceeded = self.kept = self.stale = 0
         self.choices: deque[Choice] = deque(maxlen=256)
         self._link, self._lost = link, link.lost
@@ -272,6 +273,9 @@ class Planner:
         self.answered += 1
         if chunk.time == self._in_flight:
             self._in_flight = None
+        if not _sound(chunk, self.spec, now):
+            self.refused += 1
+            return
         self._measure(chunk, now)
         if not self.join.take(chunk, now):
             self.late += 1
@@ -292,6 +296,13 @@ class Planner:
             self._most = max(self._most, len(chunk.step_seconds))
             self._fixed.put(now, max(0.0, took - sum(chunk.step_seconds)))
             self._step.put(now, max(chunk.step_seconds))
+
+
+def _sound(chunk: ActionChunk, spec: PolicySpec, now: float) -> bool:
+    """Whether a chunk may be played at all; one number that is not finite spoils the whole of it."""
+    shape = chunk.actions.ndim == 2 and len(chunk.actions) > 0 and chunk.actions.shape[1] == spec.actions.size
+    timed = chunk.time <= now + _SAME and 0 < chunk.dt < np.inf
+    return shape and timed and bool(np.isfinite(chunk.actions).all())
 
 
 def _committed(prefix: Prefix | None) -> int:

@@ -165,7 +165,9 @@ class Command:
 
 def told(result: loop.LoopResult) -> str:
     """How a run went, in a line or a few."""
-    counts = {name: getattr(result, name) for name in ("late", "failed", "exceeded", "kept", "skipped")}
+    counts = {
+        name: getattr(result, name) for name in ("late", "refused", "failed", "exceeded", "kept", "skipped")
+    }
     spoken = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     lines = [
         f"{result.answered} of {result.asked} requests answered{', ' if spoken else ''}{spoken}; "

@@ -65,6 +65,7 @@ EXTRAS = {
     "PIL": "data",
     "simplejpeg": "jpeg",
     "ray": "ray",
+    "websockets": "protocols",
     "matplotlib": "report",
 }
 

@@ -84,7 +84,7 @@ def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: P
         TaktError: a folder is not a data set or lacks a column.
     """
     sets = [Dataset(path) for path, _ in folders]
-    columns = [_columns(s) for s in sets]
+    columns = [columns_of(s) for s in sets]
     images = []
     for camera in cameras:
         name = f"observation.images.{camera}"
@@ -112,7 +112,8 @@ def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: P
     )
 
 
-def _columns(data: Dataset) -> dict[str, np.ndarray]:
+def columns_of(data: Dataset) -> dict[str, np.ndarray]:
+    """What a data set says of each frame, by name; where it commits no rows, 0 of them."""
     found = data.columns((*COLUMNS, COMMITTED) if COMMITTED in data.features else COLUMNS)
     none = np.zeros(len(data), np.int64)
     return found | {COMMITTED: found.get(COMMITTED, none).reshape(len(data))}

@@ -28,10 +28,11 @@ from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.desk import Desk
 from runtime.engine import OnnxPolicy
+from runtime.guard import Guard
 from runtime.planner import Planner
-from runtime.safety import Filter, Limits
 from runtime.server import Server
 from runtime.spawn import spawn
+from runtime.watchdogs import Watch
 from tests import fakes
 from tests.runtime.peers import PATIENCE, greet, raw, reply, request, until
 from vla.contract import ActionChunk, Observation, Policy, TaktError
@@ -547,19 +548,9 @@ def test_the_loop_outlives_a_server_killed_while_it_runs(folder: Path) -> None:
             if len(ticks) == 20:
                 os.kill(child.pid, signal.SIGKILL)
 
-        safety = Filter(Limits.of(robot.spec))
-        until = loop.lasting(clock, 60.0)
-        result = loop.run(
-            robot,
-            Planner(SPEC, remote),
-            Ticker(clock, 1 / 30),
-            Budget(),
-            "put the red cube",
-            safety,
-            until,
-            patience=0.8,
-            on_tick=on_tick,
-        )
+        guard, until = Guard(robot.spec, Watch(patience=0.8)), loop.lasting(clock, 60.0)
+        planner, ticker = Planner(SPEC, remote), Ticker(clock, 1 / 30)
+        result = loop.run(robot, planner, ticker, Budget(), "put the red cube", guard, until, on_tick)
     assert result.reason == "stale"
     assert result.answered > 0
     held, commands = zip(*ticks, strict=True)

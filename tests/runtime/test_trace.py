@@ -17,8 +17,8 @@ from runtime import loop, trace
 from runtime.budget import NAMES, Budget
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, SimulatedClock, Ticker
+from runtime.guard import Guard
 from runtime.planner import InlineLink, Planner
-from runtime.safety import Filter, Limits
 from runtime.spawn import spawn
 from tests import fakes
 from vla.contract import ActionChunk, TaktError
@@ -132,9 +132,9 @@ def test_simulated_time_gives_a_trace_as_well(tmp_path: Path) -> None:
     spec, clock = fakes.arm_spec(), SimulatedClock()
     robot, budget = DryRun(clock), Budget()
     planner = Planner(spec, InlineLink(fakes.ScriptedPolicy(spec), 0.1, clock))
-    safety = Filter(Limits.of(robot.spec))
+    guard = Guard(robot.spec)
     with robot:
-        loop.run(robot, planner, Ticker(clock, 1 / 30), budget, "put", safety, loop.lasting(clock, 2.0))
+        loop.run(robot, planner, Ticker(clock, 1 / 30), budget, "put", guard, loop.lasting(clock, 2.0))
     events = trace.events(budget.ring.rows())
     check(events)
     assert sum(e["ph"] == "b" for e in events) == budget.chunks > 3
@@ -145,8 +145,8 @@ def test_a_real_run_shows_both_processes_on_one_axis(tmp_path: Path) -> None:
     folder = fakes.write_bundle(tmp_path / "bundle", spec)
     clock, budget = MonotonicClock(), Budget()
     with spawn(folder) as (address, _), RemotePolicy(address) as policy, DryRun(clock) as robot:
-        planner, safety = Planner(policy.spec, policy), Filter(Limits.of(robot.spec))
-        loop.run(robot, planner, Ticker(clock, 0.01), budget, "put", safety, loop.lasting(clock, 1.5))
+        planner, guard = Planner(policy.spec, policy), Guard(robot.spec)
+        loop.run(robot, planner, Ticker(clock, 0.01), budget, "put", guard, loop.lasting(clock, 1.5))
     path = tmp_path / "run.json"
     trace.write(path, budget)
     events = json.loads(path.read_text())["traceEvents"]

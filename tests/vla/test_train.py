@@ -71,7 +71,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def frames(data: Path) -> train.Frames:
     """As `train.read`, with random token states in place of the sentence encoder's."""
     rows = Dataset(data)
-    columns = rows.columns(train.COLUMNS)
+    columns = train.columns_of(rows)
     generator = torch.Generator().manual_seed(0)
     return train.Frames(
         images=[rows.images(f"observation.images.{camera}") for camera in CONFIG.cameras],
