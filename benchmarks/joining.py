@@ -11,7 +11,6 @@ words" it was made, from the same observation, for another instruction, so that 
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +76,7 @@ class Command:
             raise TaktError(
                 "--committed is at least 1 and within what the old plan knows, --steps at least 1"
             )
-        load, pairs = os.getloadavg()[0], self._pairs(OnnxPolicy(loaded))
+        pairs = self._pairs(OnnxPolicy(loaded))
         model = train.load(self.checkpoint)
         words = reader(train.encoder_folder(None), loaded.words_length)
         rows = []
@@ -87,9 +86,9 @@ class Command:
                 for situation in ("same words", "other words"):
                     way = {"situation": situation, "joining": joining, "beta": beta, "steps": steps}
                     rows.append(way | self._apart(policy, pairs, situation, replan))
-        report = {"machine": machine(), "torch": torch.__version__, "load": load, "pairs": len(pairs)}
+        report = {"machine": machine(), "torch": torch.__version__, "pairs": len(pairs)}
         report |= {"committed": self.committed, "overlap": loaded.spec.chunk_length - replan}
-        report |= {"unit": "mrad, mean over joints; ms", "ways": rows}
+        report |= {"unit": "mrad, mean over joints", "ways": rows}
         self.json.parent.mkdir(parents=True, exist_ok=True)
         self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
         show(report)
@@ -123,7 +122,7 @@ class Command:
         weights = flow.weights(length, self.committed, length - replan)
         if policy.joining == "prefix":
             weights = flow.hard(length, self.committed)
-        apart, ms = [], []
+        apart = []
         for call, (seen, plans) in enumerate(pairs):
             plan = plans[situation]
             # The plan's rows at the times of the new one's; past its end the last, which has no weight.
@@ -132,24 +131,22 @@ class Command:
             policy.reset(1, call)
             chunk = policy.infer(seen, Prefix(kept, weights))
             apart.append(np.abs(chunk.actions - kept).mean(1) * 1e3)
-            ms.append(chunk.stages["steps"] * 1e3)
         rows = np.array(apart)
         held, after = rows[:, : self.committed], rows[:, self.committed]
         return {
             "committed": {"mean": float(held.mean()), "p95": float(np.quantile(held.mean(1), 0.95))},
             "first_free": {"mean": float(after.mean()), "p95": float(np.quantile(after, 0.95))},
-            "steps_ms": float(np.quantile(ms, 0.1)),  # what the machine else did is in the rest
         }
 
 
 def show(report: dict[str, Any]) -> None:
     out = Table(title=f"distance from the running plan, mrad; {report['pairs']} questions")
-    for column in ("situation", "joining", "beta", "steps", "committed", "p95", "first free", "p95", "ms"):
+    for column in ("situation", "joining", "beta", "steps", "committed", "p95", "first free", "p95"):
         out.add_column(column, justify="left" if column in ("situation", "joining") else "right")
     for w in report["ways"]:
         guided = w["joining"] in ("guided", "jacobian")
         held, free = w["committed"], w["first_free"]
-        numbers = [held["mean"], held["p95"], free["mean"], free["p95"], w["steps_ms"]]
+        numbers = [held["mean"], held["p95"], free["mean"], free["p95"]]
         beta = f"{w['beta']:g}" if guided else ""
         out.add_row(w["situation"], w["joining"], beta, str(w["steps"]), *(f"{n:.1f}" for n in numbers))
     Console().print(out)
