@@ -102,6 +102,7 @@ class Desk:
     Attributes:
         spec: the policy's.
         digest: names the spec, see `wire.digest`.
+        clock: monotonic s; the origins of chunks are on it.
         answered, failed, late: requests by how they ended; one that was replaced is in none of them.
         batches: runs of the policy, of one request or more.
     """
@@ -131,7 +132,7 @@ class Desk:
         self.pace = Pace()
         self._policy: Any = policy
         self._batch = batch if self._run_batch is not None else 1
-        self._clock = clock
+        self.clock = clock
         self._peers = peers
         self._places = itertools.count()
         self._waiting: dict[Hashable, _Waiting] = {}
@@ -168,7 +169,7 @@ class Desk:
             if self._over or (old is None and len(self._waiting) >= self._peers):
                 return False
             place = next(self._places) if old is None else old.place
-            self._waiting[peer] = _Waiting(peer, request, done, self._clock(), place)
+            self._waiting[peer] = _Waiting(peer, request, done, self.clock(), place)
             self._changed.notify()
         return True
 
@@ -206,7 +207,7 @@ class Desk:
                     rest = list(self._waiting.values())
                     self._waiting.clear()
                     break
-                late, batch = self._next(self._clock())
+                late, batch = self._next(self.clock())
             for waiting in late:
                 self.late += 1
                 _tell(waiting, Late("the deadline passed while the request waited"))
@@ -228,7 +229,7 @@ class Desk:
         return late, batch
 
     def _run(self, batch: list[_Waiting]) -> None:
-        start = self._clock()
+        start = self.clock()
         requests = [w.request if w.due == math.inf else _left(w, start) for w in batch]
         try:
             chunks = self._infer(requests)
@@ -243,7 +244,7 @@ class Desk:
             self.failed += 1
             _tell(batch[0], _as_line(error))
             return
-        self.pace.note(len(batch), self._clock() - start)
+        self.pace.note(len(batch), self.clock() - start)
         self.batches += 1
         self.answered += len(batch)
         for waiting, chunk in zip(batch, chunks, strict=True):

@@ -1,81 +1,167 @@
-"""`takt serve`: a policy answers robots over ZeroMQ.
+"""The native front end: robots reach a desk over ZeroMQ.
 
-One thread: take every message that waits, answer the newest request of each peer in turn. What a peer
-sends is checked by `wire`; what is wrong with it is answered in one line, and serving goes on.
+    network thread    every message is checked (`wire`, `sessions`) and answered at once, or put to the desk;
+                      it also answers while the policy thinks
+    desk's worker     runs the policy and leaves its answers here, which wakes the network thread
+
+What a peer sends that is wrong is answered in one line, counted, and logged once a second at most.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol
 
-import tyro
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
-from runtime import bundle, wire
-from runtime.engine import OnnxPolicy
-from runtime.spawn import follow
-from vla.contract import ActionChunk, Policy, TaktError
+from runtime import wire
+from runtime.bind import check_bind, refuse_live
+from runtime.desk import Desk, Late
+from runtime.gate import Gate
+from runtime.sessions import Refused, Session, Sessions
+from vla.contract import ActionChunk, Policy, Request, TaktError
 
-_DRAIN = 64  # messages taken before a request is answered, so that a flood cannot stop the answers
-_PEERS = 64  # peers that may wait at once
-
-
-class Resumable(Policy, Protocol):
-    """A policy whose noise is fixed by (seed, call), so that several sessions can take turns."""
-
-    def reset(self, seed: int, calls: int = 0) -> None: ...
+_DRAIN = 64  # messages taken before answers are sent, so that a flood cannot stop them
+_TURN = 1000  # ms between looks at whether it is over
+_GRACE = 2.0  # s that closing waits for the network thread
+_HANDSHAKES = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A request and its arrival, monotonic s."""
+class _Answer:
+    """What the desk gave for request `seq` of a session."""
 
-    request: wire.Infer
-    arrival: float
+    session: int
+    seq: int
+    content: ActionChunk | TaktError
 
 
 class Server:
-    """A bound socket and the requests that wait, the newest of each peer.
+    """A bound socket in front of a desk; a context manager that serves from a thread of its own.
 
     Attributes:
-        answered, refused: requests answered, messages refused.
+        address: where it listens.
+        refused: what was refused, by code of `wire`; "key" counts connections without a key that is known.
     """
 
-    def __init__(self, policy: Resumable, bind: str) -> None:
-        check_bind(bind)
-        self._policy = policy
-        self._digest = wire.digest(policy.spec)
-        self._waiting: dict[bytes, Waiting] = {}
-        self.answered = self.refused = 0
+    def __init__(
+        self, desk: Desk | Policy, bind: str, keys: Path | None = None, trust_network: bool = False
+    ) -> None:
+        """
+        Args:
+            desk: what answers; for a policy a desk is opened, and closed at the end.
+            keys: folder of `takt keys`; only clients whose keys are in it are let in.
+            trust_network: whoever reaches an address that is open to other machines may speak.
+
+        Raises:
+            TaktError: the address is malformed, taken, or open to others; keys are missing or damaged.
+        """
+        check_bind(bind, trusted=trust_network or keys is not None)
+        self.refused: Counter[str] = Counter()
         self._context = zmq.Context()
-        self._socket = _bound(self._context, bind)
+        try:
+            self._gate = None if keys is None else Gate(self._context, keys)
+            self._socket = self._bound(bind)
+            self._own, self._desk = _desk(desk)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
         # With IPv6 allowed, ZeroMQ names the IPv4 loopback in its long form.
         endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.address = endpoint.replace("[::ffff:127.0.0.1]", "127.0.0.1")
+        self._sessions = Sessions(closed=self._closed)
+        self._answers: deque[_Answer] = deque()
+        self._said: dict[str, float] = {}  # code -> when it was logged last, s
+        self._over = False
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+        self._thread = threading.Thread(target=self._serve, name="takt-server", daemon=True)
 
     def __enter__(self) -> Server:
+        self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._context.destroy(linger=0)
+        self.close()
 
-    def turn(self, timeout: float) -> None:
-        """Wait up to `timeout` s for messages, take them, answer one request."""
-        if self._socket.poll(0 if self._waiting else int(timeout * 1000)):
+    def close(self) -> None:
+        """Stop listening."""
+        self._over = True
+        self._rouse()
+        if self._thread.ident is not None:
+            self._thread.join(_GRACE)
+        if self._own is not None:
+            self._own.close()
+        self._context.destroy(linger=0)
+        self._wake.close()
+        self._woken.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it serves."""
+        return self._thread.is_alive()
+
+    # ---- the network thread ----
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        for source in (self._socket, self._monitor, self._woken):
+            poller.register(source, zmq.POLLIN)
+        if self._gate is not None:
+            poller.register(self._gate.socket, zmq.POLLIN)
+        while not self._over:
+            poller.poll(_TURN)
+            self._forget_calls()
+            self._admit()
+            self._answer()
             self._take()
-        if self._waiting:
-            # The peer that has waited longest; a newer request of a peer keeps its place in the queue.
-            peer = next(iter(self._waiting))
-            self._send(peer, self._answer(self._waiting.pop(peer)))
+
+    def _rouse(self) -> None:
+        """Wake the network thread, from any other."""
+        try:
+            self._wake.send(b".")
+        except OSError:  # it is full of calls already, or closed
+            return
+
+    def _forget_calls(self) -> None:
+        try:
+            self._woken.recv(4096)
+        except BlockingIOError:
+            return
+
+    def _admit(self) -> None:
+        """Decide who may connect, and note who failed to."""
+        for line in [] if self._gate is None else self._gate.turn():
+            self._note("key", line)
+        while self._monitor.poll(0):
+            recv_monitor_message(self._monitor)
+            self._note("key", "a client does not speak as this server does: with its keys, or without any")
+
+    def _answer(self) -> None:
+        """Send what the desk left."""
+        while self._answers:
+            answer = self._answers.popleft()
+            session = self._sessions.get(answer.session)
+            if session is None:  # it ended meanwhile
+                continue
+            if isinstance(answer.content, TaktError):
+                code = "late" if isinstance(answer.content, Late) else "failed"
+                self._send(session.peer, wire.Error(code, str(answer.content), answer.session, answer.seq))
+            else:
+                self._give(session, answer.seq, answer.content)
+
+    def _give(self, session: Session, seq: int, chunk: ActionChunk) -> None:
+        left = self._desk.clock()
+        self._send(session.peer, wire.Chunk(session.id, seq, chunk, left))
+        for observer in self._sessions.observers(session.robot):
+            self._send(observer.peer, wire.Chunk(observer.id, observer.copies, chunk, left))
+            observer.copies += 1
 
     def _take(self) -> None:
         for _ in range(_DRAIN):
@@ -84,157 +170,107 @@ class Server:
             except zmq.Again:
                 return
             try:
-                self._receive(peer, frames)
+                if len(frames) != 1:
+                    raise wire.WireError(f"a message of {len(frames)} frames; this protocol sends one")
+                self._receive(peer, wire.decode(frames[0]))
             except TaktError as error:
-                self.refused += 1
-                self._send(peer, wire.Error(str(error)))
+                self._refuse(peer, "refused", error)
+            except Exception as error:  # whatever a peer sent, the others are served
+                self._refuse(peer, "refused", TaktError(f"{type(error).__name__} in the server"))
 
-    def _receive(self, peer: bytes, frames: list[bytes]) -> None:
-        if len(frames) != 1:
-            raise wire.WireError(f"a message of {len(frames)} frames; this protocol sends one")
-        message = wire.decode(frames[0])
-        if isinstance(message, wire.Hello):
-            self._send(peer, self._welcome(message))
-        elif not isinstance(message, wire.Infer):
-            raise wire.WireError("servers take hello and infer only")
-        elif peer in self._waiting or len(self._waiting) < _PEERS:
-            # A full house gives no answer: the planner of a peer left out asks again by itself.
-            self._waiting[peer] = Waiting(message, time.monotonic())
-
-    def _welcome(self, hello: wire.Hello) -> wire.Message:
-        if hello.version != wire.VERSION:
-            raise wire.WireError(
-                f"client speaks version {hello.version}, server {wire.VERSION}: upgrade the older"
-            )
-        return wire.Welcome(self._policy.spec)
-
-    def _answer(self, waiting: Waiting) -> wire.Message:
-        ask = waiting.request
+    def _receive(self, peer: bytes, message: wire.Message) -> None:
+        now = self._desk.clock()
+        session, seq = getattr(message, "session", 0), getattr(message, "seq", 0)
         try:
-            chunk = self._infer(waiting)
-        except TaktError as error:
-            return wire.Error(str(error), ask.session, ask.seq)
-        except Exception as error:
-            # An engine may raise anything; the peer learns that it failed, the operator why.
-            print(f"takt: inference failed: {type(error).__name__}: {error}", file=sys.stderr)
-            return wire.Error("inference failed, see the server's log", ask.session, ask.seq)
-        self.answered += 1
-        return wire.Chunk(ask.session, ask.seq, chunk)
+            if isinstance(message, wire.Hello):
+                self._send(peer, self._welcome(peer, message, now))
+            elif isinstance(message, wire.Infer):
+                self._infer(self._sessions.of(peer, session, now), message)
+            elif isinstance(message, wire.Ping):
+                self._sessions.of(peer, session, now)
+                self._send(peer, wire.Pong(session, message.sent, now))
+            elif isinstance(message, wire.Bye):
+                self._sessions.close(self._sessions.of(peer, session, now))
+            else:
+                raise Refused("refused", "servers take hello, infer, ping and bye only")
+        except Refused as error:
+            self._refuse(peer, error.code, error, session, seq)
 
-    def _infer(self, waiting: Waiting) -> ActionChunk:
-        ask = waiting.request
-        if ask.spec != self._digest:
-            raise TaktError("the server has another policy than at the start: connect anew")
-        queue = time.monotonic() - waiting.arrival
-        self._policy.reset(ask.seed, ask.seq)
-        chunk = self._policy.infer(ask.observation, ask.prefix, ask.deadline)
-        return replace(chunk, stages={"queue": queue, **chunk.stages})
+    def _welcome(self, peer: bytes, hello: wire.Hello, now: float) -> wire.Welcome:
+        if hello.spec not in (None, self._desk.digest):
+            raise Refused("spec", f"the policy served is {self._desk.spec.name!r}, and not the one expected")
+        session = self._sessions.open(peer, hello, now, self._gone)
+        return wire.Welcome(self._desk.spec, session.id, self._sessions.commands(session))
 
-    def _send(self, peer: bytes, message: wire.Message) -> None:
-        # A ROUTER drops what a gone or slow peer cannot take, so this never waits and never fails.
-        self._socket.send_multipart([peer, wire.encode(message)], zmq.NOBLOCK)
+    def _infer(self, session: Session, ask: wire.Infer) -> None:
+        self._sessions.check_infer(session, ask.seq)
+        if ask.spec != self._desk.digest:
+            raise Refused("spec", "the server has another policy than at the start: connect anew")
+        request = Request(ask.observation, ask.prefix, ask.deadline, ask.seed, ask.call)
 
+        def done(content: ActionChunk | TaktError) -> None:
+            self._answers.append(_Answer(session.id, ask.seq, content))
+            self._rouse()
 
-def serve(policy: Resumable, bind: str, ready: Callable[[str], None] | None = None) -> NoReturn:
-    """Answer until interrupted. `ready` is called once with the address, when the socket is bound.
+        if not self._desk.submit((self, session.id), request, done):
+            raise Refused("busy", "as many requests wait as there is room for: ask again later")
 
-    Raises:
-        TaktError: the address is malformed, taken, or open to other machines.
-    """
-    with Server(policy, bind) as server:
-        if ready is not None:
-            ready(server.address)
-        while True:
-            server.turn(timeout=1.0)
+    def _closed(self, session: Session) -> None:
+        self._desk.withdraw((self, session.id))
 
+    # ---- the socket ----
 
-def check_bind(bind: str) -> None:
-    """Refuse addresses that other machines could reach: nothing here asks who is speaking."""
-    scheme, _, rest = bind.partition("://")
-    if scheme == "ipc" and rest:
-        return
-    host, _, port = rest.rpartition(":")
-    if scheme != "tcp" or not host or not (port == "*" or (port.isdecimal() and int(port) < 65536)):
-        raise TaktError(f"cannot bind {bind!r}: give tcp://127.0.0.1:PORT or ipc://PATH")
-    if not _loopback(host):
-        raise TaktError(
-            f"refusing to bind {bind}: other machines could reach it; use tcp://127.0.0.1:PORT and a tunnel"
-        )
+    def _refuse(self, peer: bytes, code: str, error: TaktError, session: int = 0, seq: int = 0) -> None:
+        self._note(code, str(error))
+        self._send(peer, wire.Error(code, str(error), session, seq))
 
+    def _note(self, code: str, line: str) -> None:
+        """Count a refusal, and say so once a second at most."""
+        self.refused[code] += 1
+        now = self._desk.clock()
+        if now - self._said.get(code, -float("inf")) >= 1.0:
+            self._said[code] = now
+            print(f"takt: refused ({code}, {self.refused[code]} so far): {line}", file=sys.stderr, flush=True)
 
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:  # a name, or a network interface's
-        return False
-
-
-def _bound(context: zmq.Context[zmq.Socket[bytes]], bind: str) -> zmq.Socket[bytes]:
-    sock = context.socket(zmq.ROUTER)
-    options = {zmq.LINGER: 0, zmq.MAXMSGSIZE: wire.MAX_BYTES, zmq.RCVHWM: 8, zmq.SNDHWM: 8, zmq.IPV6: 1}
-    options |= {zmq.HEARTBEAT_IVL: wire.HEARTBEAT, zmq.HEARTBEAT_TIMEOUT: wire.HEARTBEAT_TIMEOUT}
-    for option, value in options.items():
-        sock.setsockopt(option, value)
-    try:
-        _refuse_live(bind)
-        sock.bind(bind)
-    except (zmq.ZMQError, TaktError) as error:
-        context.destroy(linger=0)
-        if isinstance(error, TaktError):
-            raise
-        if error.errno == zmq.EADDRINUSE:
-            raise TaktError(f"{bind} is in use: stop the other server or choose another --bind") from None
-        raise TaktError(f"cannot bind {bind}: {error.strerror}") from None
-    return sock
-
-
-def _refuse_live(bind: str) -> None:
-    """ZeroMQ takes over an ipc path from a server that still lives; we do not."""
-    if not bind.startswith("ipc://") or bind.startswith(("ipc://@", "ipc://*")):
-        return
-    path = Path(bind.removeprefix("ipc://"))
-    if path.exists() and not path.is_socket():
-        raise TaktError(f"{path} is there and is no socket: choose another --bind")
-    with socket.socket(socket.AF_UNIX) as probe:
+    def _send(self, peer: bytes, message: wire.Message) -> bool:
+        """Hand a message over, unless the peer does not read what it is sent. False when it has gone."""
         try:
-            probe.connect(str(path))
-        except OSError:
-            return
-    raise TaktError(f"{bind} is in use: stop the other server or choose another --bind")
+            self._socket.send_multipart([peer, wire.encode(message)], zmq.NOBLOCK)
+        except zmq.Again:
+            return True
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        return True
 
+    def _gone(self, peer: bytes) -> bool:
+        """Whether a connection has ended; the pong that finds out answers nothing, and is left out there."""
+        return not self._send(peer, wire.Pong(0, 0.0, self._desk.clock()))
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@dataclass
-class Command:
-    """Answer robots over the network with a policy."""
-
-    bundle: tyro.conf.Positional[Path]
-    """The bundle, a folder with policy.json."""
-    bind: str = "tcp://127.0.0.1:5555"
-    """Where to listen: tcp://127.0.0.1:PORT or ipc://PATH."""
-    threads: int = 1
-    """Threads of the engine."""
-    json: Path | None = None
-    """Where to write the address and the spec once it listens."""
-    parent: int | None = None
-    """Number of the process that started this one, to end with it even when it is killed."""
-
-    def run(self) -> int:
-        if self.parent is not None:
-            follow(self.parent)
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell had it ignored
+    def _bound(self, bind: str) -> zmq.Socket[bytes]:
+        sock = self._context.socket(zmq.ROUTER)
+        options = {zmq.LINGER: 0, zmq.MAXMSGSIZE: wire.MAX_BYTES, zmq.RCVHWM: 4, zmq.SNDHWM: 8, zmq.IPV6: 1}
+        options |= {zmq.HEARTBEAT_IVL: wire.HEARTBEAT, zmq.HEARTBEAT_TIMEOUT: wire.HEARTBEAT_TIMEOUT}
+        options |= {zmq.ROUTER_MANDATORY: 1}
+        for option, value in options.items():
+            sock.setsockopt(option, value)
+        if self._gate is not None:
+            self._gate.guard(sock)
+        self._monitor = sock.get_monitor_socket(int(_HANDSHAKES))
+        refuse_live(bind)
         try:
-            check_bind(self.bind)
-            serve(OnnxPolicy(bundle.load(self.bundle), self.threads), self.bind, self._ready)
-        except KeyboardInterrupt:
-            return 0
+            sock.bind(bind)
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EADDRINUSE:
+                raise TaktError(f"{bind} is in use: stop the other server or choose another --bind") from None
+            raise TaktError(f"cannot bind {bind}: {error.strerror}") from None
+        return sock
 
-    def _ready(self, address: str) -> None:
-        print(f"serving {self.bundle} at {address}", flush=True)
-        if self.json is not None:
-            spec = bundle.load(self.bundle).spec.to_json()
-            self.json.write_text(json.dumps({"address": address, "spec": spec}, indent=2) + "\n")
+
+def _desk(desk: Desk | Policy) -> tuple[Desk | None, Desk]:
+    """The desk that is ours to close, if any, and the one that answers."""
+    if isinstance(desk, Desk):
+        return None, desk
+    own = Desk(desk)
+    return own, own

@@ -23,11 +23,12 @@ _GRACE = 3.0  # s a child has to end by itself
 
 @contextmanager
 def spawn(
-    bundle: Path, bind: str | None = None, threads: int = 1, timeout: float = 60.0
+    policy: str | Path, bind: str | None = None, threads: int = 1, timeout: float = 60.0
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server for `bundle`; yields (address, process) once it answers, and leaves no process behind.
+    """A server for `policy`; yields (address, process) once it answers, and leaves no process behind.
 
     Args:
+        policy: a bundle's folder, or a name as `takt serve` takes it.
         bind: where it listens; a socket in a new private folder by default.
         timeout: s to wait for its first answer.
 
@@ -36,7 +37,7 @@ def spawn(
     """
     with tempfile.TemporaryDirectory(prefix="takt-") as folder, open(Path(folder, "log"), "w+b") as log:
         address = bind or f"ipc://{folder}/policy"
-        child = _start(bundle, address, threads, log)
+        child = _start(str(policy), address, threads, log)
         try:
             _await(child, address, timeout, log)
             yield address, child
@@ -48,8 +49,8 @@ def spawn(
             stop(child)
 
 
-def _start(bundle: Path, address: str, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "vla", "serve", str(bundle), "--bind", address]
+def _start(policy: str, address: str, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "vla", "serve", policy, "--bind", address]
     command += ["--threads", str(threads), "--parent", str(os.getpid())]
     # A session of its own: Ctrl-C in the terminal reaches the control loop alone, which then ends the
     # child when the robot is safe.

@@ -1,14 +1,19 @@
 """The native protocol: one ZeroMQ frame a message, a msgpack map of a fixed schema.
 
-    client -> server   hello   version
-                       infer   spec, session, seq, seed, time, state, frames, instruction, prefix?, deadline?
-    server -> client   welcome version, spec
-                       chunk   session, seq, time, dt, actions, stages
-                       error   session, seq, text
+    client -> server   hello   version, role, robot, spec?
+                       infer   spec, session, seq, seed, call, time, state, frames, instruction,
+                               prefix?, prefix_weights?, deadline?
+                       ping    session, sent
+                       bye     session
+    server -> client   welcome version, spec, session, lease
+                       chunk   session, seq, time, dt, actions, stages, step_seconds, origin?, left?
+                       pong    session, sent, clock
+                       error   session, seq, code, text
 
-A session is a client's random number for one episode, `seq` counts its requests from 0. The pair
-(seed, seq) fixes the sampling noise, so the server keeps no state of a session and may be restarted.
-`spec` in an infer is the digest of the spec the client was welcomed with.
+A session is a number that the server draws and gives to one connection; `seq` rises within it. The pair
+(seed, call) fixes the sampling noise, so the server keeps no state of an episode and may be restarted.
+`spec` in hello and infer is the digest of the spec the client was welcomed with. `origin`, `left` and
+`clock` are on the server's clock. docs/wire.md says who may send what and when.
 
 `decode` takes bytes from anyone: it either returns a message whose every field has been checked, or
 raises WireError. Sizes are checked before anything is allocated; nothing is ever executed.
@@ -18,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,25 +31,41 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from runtime import fields
+from runtime import fields, jpeg
 from runtime.fields import Check, WireError
 from vla.contract import ActionChunk, Observation, PolicySpec, Prefix
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 64 << 20
 HEARTBEAT = 100  # ms between the transport's heartbeats
-HEARTBEAT_TIMEOUT = 400  # ms after which a silent peer counts as gone
-_MAX_ENTRIES = 32
+HEARTBEAT_TIMEOUT = 300  # ms after which a silent peer counts as gone
+LEASE = 1.0  # s of silence after which another commander may take a robot
+CODES = ("session", "lease", "late", "busy", "spec", "refused", "failed")
+ROLES = ("command", "observe")
+_MAX_ENTRIES = 256
 
 
 @dataclass(frozen=True)
 class Hello:
+    """A client asks to command or to observe the robot of that name.
+
+    Attributes:
+        spec: digest of the spec it expects; None when it takes any.
+    """
+
+    robot: str
+    role: str = "command"
+    spec: str | None = None
     version: int = VERSION
 
 
 @dataclass(frozen=True)
 class Welcome:
+    """The session that the client has now, and whether it may infer in it."""
+
     spec: PolicySpec
+    session: int
+    lease: bool
     version: int = VERSION
 
 
@@ -53,6 +75,7 @@ class Infer:
     session: int
     seq: int
     seed: int
+    call: int
     observation: Observation
     prefix: Prefix | None = None
     deadline: float | None = None
@@ -60,19 +83,47 @@ class Infer:
 
 @dataclass(frozen=True)
 class Chunk:
+    """An answer; the chunk's `origin` and `left`, when it was sent, are on the server's clock, s."""
+
     session: int
     seq: int
     chunk: ActionChunk
+    left: float | None = None
+
+
+@dataclass(frozen=True)
+class Ping:
+    """`sent` is on the client's clock, s."""
+
+    session: int
+    sent: float
+
+
+@dataclass(frozen=True)
+class Pong:
+    """`sent` as it came, `clock` the server's, s."""
+
+    session: int
+    sent: float
+    clock: float
+
+
+@dataclass(frozen=True)
+class Bye:
+    session: int
 
 
 @dataclass(frozen=True)
 class Error:
+    """Why nothing else came: one of `CODES`, and a line for people. Session 0: of none in particular."""
+
+    code: str
     text: str
     session: int = 0
     seq: int = 0
 
 
-Message = Hello | Welcome | Infer | Chunk | Error
+Message = Hello | Welcome | Infer | Chunk | Ping | Pong | Bye | Error
 
 
 def digest(spec: PolicySpec) -> str:
@@ -80,13 +131,27 @@ def digest(spec: PolicySpec) -> str:
     return hashlib.sha256(_spec_text(spec).encode()).hexdigest()[:16]
 
 
-def encode(message: Message) -> bytes:
-    """A message as one frame; arrays are sent as little-endian C-ordered bytes."""
+def encode(message: Message, quality: int | None = None) -> bytes:
+    """A message as one frame; arrays are sent as little-endian C-ordered bytes.
+
+    Args:
+        quality: frames of an `Infer` are sent as JPEG of this quality, 1 to 100; None for raw ones.
+
+    Raises:
+        WireError: it would be larger than any server takes.
+    """
     kind, content = _ENCODERS[type(message)](message)
-    return msgpack.packb({"kind": kind, **content}, use_bin_type=True)
+    if quality is not None and isinstance(message, Infer):
+        content["frames"] = {n: _compressed(f, quality) for n, f in message.observation.frames.items()}
+    pieces: list[bytes | memoryview] = []
+    _write({"kind": kind, **content}, msgpack.Packer(use_bin_type=True), pieces)
+    data = b"".join(pieces)
+    if len(data) > MAX_BYTES:
+        raise WireError(f"a message of {len(data)} bytes; at most {MAX_BYTES} are sent: make frames smaller")
+    return data
 
 
-def decode(data: bytes) -> Message:
+def decode(data: bytes | memoryview) -> Message:
     """The message in a frame; raises WireError for anything else, and nothing but WireError."""
     if len(data) > MAX_BYTES:
         raise WireError(f"a message of {len(data)} bytes; at most {MAX_BYTES} are accepted")
@@ -102,10 +167,27 @@ def decode(data: bytes) -> Message:
     if not isinstance(kind, str) or kind not in _SCHEMAS:
         raise WireError(f"a message of unknown kind; known are {sorted(_SCHEMAS)}")
     schema, build = _SCHEMAS[kind]
+    version = message.get("version", VERSION)
+    # Another version may have other fields: this line is the one that helps.
+    if kind in ("hello", "welcome") and isinstance(version, int) and version != VERSION:
+        raise WireError(f"the other side speaks version {version}, this one {VERSION}: upgrade the older")
     return build(fields.checked(message, schema, kind))
 
 
 # ---- encoding ----
+
+
+def _write(value: Any, packer: msgpack.Packer, pieces: list[bytes | memoryview]) -> None:
+    """msgpack of a value, in pieces: an array's bytes are copied once, when the pieces are joined."""
+    if isinstance(value, dict):
+        pieces.append(packer.pack_map_header(len(value)))
+        for key, item in value.items():
+            pieces.append(packer.pack(key))
+            _write(item, packer, pieces)
+    elif isinstance(value, memoryview):
+        pieces += [b"\xc6" + len(value).to_bytes(4, "big"), value]
+    else:
+        pieces.append(packer.pack(value))
 
 
 def _spec_text(spec: PolicySpec) -> str:
@@ -114,13 +196,18 @@ def _spec_text(spec: PolicySpec) -> str:
 
 def _packed(array: np.ndarray, dtype: str) -> dict[str, Any]:
     array = np.ascontiguousarray(array, dtype=dtype)
-    return {"dtype": dtype, "shape": list(array.shape), "data": array.tobytes()}
+    return {"dtype": dtype, "shape": list(array.shape), "data": array.reshape(-1).view(np.uint8).data}
+
+
+def _compressed(frame: np.ndarray, quality: int) -> dict[str, Any]:
+    return {"dtype": "jpeg", "shape": list(frame.shape), "data": memoryview(jpeg.encode(frame, quality))}
 
 
 def _infer(m: Infer) -> tuple[str, dict[str, Any]]:
     o = m.observation
-    content: dict[str, Any] = {"spec": m.spec, "session": m.session, "seq": m.seq, "seed": m.seed}
-    content |= {"time": o.time, "state": _packed(o.state, "<f4"), "instruction": o.instruction}
+    content: dict[str, Any] = {"spec": m.spec, "session": m.session, "seq": m.seq}
+    content |= {"seed": m.seed, "call": m.call, "time": o.time, "instruction": o.instruction}
+    content["state"] = _packed(o.state, "<f4")
     content["frames"] = {name: _packed(frame, "|u1") for name, frame in o.frames.items()}
     if m.prefix is not None:
         content["prefix"] = _packed(m.prefix.actions, "<f4")
@@ -132,16 +219,27 @@ def _infer(m: Infer) -> tuple[str, dict[str, Any]]:
 
 def _chunk(m: Chunk) -> tuple[str, dict[str, Any]]:
     c = m.chunk
-    content = {"session": m.session, "seq": m.seq, "time": c.time, "dt": c.dt}
-    return "chunk", content | {"actions": _packed(c.actions, "<f4"), "stages": c.stages}
+    content: dict[str, Any] = {"session": m.session, "seq": m.seq, "time": c.time, "dt": c.dt}
+    content |= {"actions": _packed(c.actions, "<f4"), "stages": dict(list(c.stages.items())[:_MAX_ENTRIES])}
+    content["step_seconds"] = list(c.step_seconds[:_MAX_ENTRIES])
+    times = {"origin": c.origin, "left": m.left}
+    return "chunk", content | {name: time for name, time in times.items() if time is not None}
+
+
+def _hello(m: Hello) -> tuple[str, dict[str, Any]]:
+    content = {"version": m.version, "role": m.role, "robot": m.robot}
+    return "hello", content if m.spec is None else content | {"spec": m.spec}
 
 
 _ENCODERS: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
-    Hello: lambda m: ("hello", {"version": m.version}),
-    Welcome: lambda m: ("welcome", {"version": m.version, "spec": _spec_text(m.spec)}),
+    Hello: _hello,
+    Welcome: lambda m: ("welcome", vars(m) | {"spec": _spec_text(m.spec)}),
     Infer: _infer,
     Chunk: _chunk,
-    Error: lambda m: ("error", {"session": m.session, "seq": m.seq, "text": m.text[: fields.MAX_TEXT]}),
+    Ping: lambda m: ("ping", dict(vars(m))),
+    Pong: lambda m: ("pong", dict(vars(m))),
+    Bye: lambda m: ("bye", dict(vars(m))),
+    Error: lambda m: ("error", vars(m) | {"text": m.text[: fields.MAX_TEXT]}),
 }
 
 # ---- decoding ----
@@ -154,6 +252,24 @@ def _spec(value: Any) -> PolicySpec:
         raise WireError("wanted a policy's spec") from None
 
 
+_raw_frame = fields.array("|u1", 3, least=1)
+
+
+def _frames(value: Any) -> dict[str, np.ndarray]:
+    """Frames by camera, raw or JPEG; together they take no more room than a message of raw ones could."""
+    if not isinstance(value, dict):
+        raise WireError("wanted a map")
+    frames, room = {}, MAX_BYTES
+    for name, packed in value.items():
+        compressed = isinstance(packed, dict) and packed.get("dtype") == "jpeg"
+        shape, data = fields.parts(packed, "jpeg" if compressed else "|u1", 3, least=1)
+        room -= math.prod(shape)
+        if room < 0:
+            raise WireError(f"frames of more than {MAX_BYTES} bytes")
+        frames[fields.text(name)] = jpeg.decode(data, shape) if compressed else _raw_frame(packed)
+    return frames
+
+
 def _to_infer(f: dict[str, Any]) -> Infer:
     if (f["prefix"] is None) != (f["prefix_weights"] is None):
         raise WireError("infer: prefix and prefix_weights come together")
@@ -163,27 +279,42 @@ def _to_infer(f: dict[str, Any]) -> Infer:
             raise WireError("infer: prefix and prefix_weights differ in length")
         prefix = Prefix(f["prefix"], f["prefix_weights"])
     observation = Observation(f["time"], f["state"], f["frames"], f["instruction"])
-    return Infer(f["spec"], f["session"], f["seq"], f["seed"], observation, prefix, f["deadline"])
+    ids = (f["spec"], f["session"], f["seq"], f["seed"], f["call"])
+    return Infer(*ids, observation, prefix, f["deadline"])
 
 
 def _to_chunk(f: dict[str, Any]) -> Chunk:
     if len(f["actions"]) == 0 or not f["dt"] > 0:
         raise WireError("chunk: wanted at least one row and a positive dt")
-    return Chunk(f["session"], f["seq"], ActionChunk(f["time"], f["dt"], f["actions"], f["stages"]))
+    chunk = ActionChunk(f["time"], f["dt"], f["actions"], f["stages"], f["step_seconds"], f["origin"])
+    return Chunk(f["session"], f["seq"], chunk, f["left"])
 
 
-_IDS: dict[str, Check] = {"session": fields.integer, "seq": fields.integer}
+_SESSION: dict[str, Check] = {"session": fields.integer}
+_IDS: dict[str, Check] = {**_SESSION, "seq": fields.integer}
 _SCHEMAS: dict[str, tuple[dict[str, Check], Callable[[dict[str, Any]], Message]]] = {
-    "hello": ({"version": fields.integer}, lambda f: Hello(**f)),
-    "welcome": ({"version": fields.integer, "spec": _spec}, lambda f: Welcome(**f)),
+    "hello": (
+        {
+            "version": fields.integer,
+            "role": fields.one_of(*ROLES),
+            "robot": fields.name,
+            "spec?": fields.text,
+        },
+        lambda f: Hello(**f),
+    ),
+    "welcome": (
+        {"version": fields.integer, "spec": _spec, **_SESSION, "lease": fields.boolean},
+        lambda f: Welcome(**f),
+    ),
     "infer": (
         {
             **_IDS,
             "spec": fields.text,
             "seed": fields.integer,
+            "call": fields.integer,
             "time": fields.number,
             "state": fields.array("<f4", 1),
-            "frames": fields.map_of(fields.array("|u1", 3, least=1)),
+            "frames": _frames,
             "instruction": fields.text,
             "prefix?": fields.array("<f4", 2),
             "prefix_weights?": fields.array("<f4", 1),
@@ -198,8 +329,14 @@ _SCHEMAS: dict[str, tuple[dict[str, Check], Callable[[dict[str, Any]], Message]]
             "dt": fields.number,
             "actions": fields.array("<f4", 2),
             "stages": fields.map_of(fields.number),
+            "step_seconds": fields.numbers(_MAX_ENTRIES),
+            "origin?": fields.number,
+            "left?": fields.number,
         },
         _to_chunk,
     ),
-    "error": ({**_IDS, "text": fields.text}, lambda f: Error(**f)),
+    "ping": ({**_SESSION, "sent": fields.number}, lambda f: Ping(**f)),
+    "pong": ({**_SESSION, "sent": fields.number, "clock": fields.number}, lambda f: Pong(**f)),
+    "bye": (_SESSION, lambda f: Bye(**f)),
+    "error": ({**_IDS, "code": fields.one_of(*CODES), "text": fields.text}, lambda f: Error(**f)),
 }

@@ -37,7 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("sim.demo", "type an instruction, watch the arm and its latency budget"),
     "run": ("runtime.run", "obey an instruction with a policy on a robot"),
     "eval": ("sim.evaluate", "success over episodes, with the policy's latency simulated"),
-    "serve": ("runtime.server", "answer robots over the network with a policy"),
+    "serve": ("runtime.serve", "answer robots over the network with a policy"),
+    "keys": ("runtime.keys", "who may speak with a policy server over a network"),
     "export": ("export.graph", "turn a checkpoint into a verified bundle"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
@@ -60,6 +61,7 @@ EXTRAS = {
     "pyarrow": "data",
     "av": "data",
     "PIL": "data",
+    "simplejpeg": "jpeg",
     "ray": "ray",
 }
 

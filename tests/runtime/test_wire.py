@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import msgpack
 import numpy as np
@@ -24,11 +24,24 @@ leaves = st.one_of(
 trees = st.recursive(
     leaves, lambda t: st.one_of(st.lists(t, max_size=4), st.dictionaries(st.text(max_size=8), t, max_size=4))
 )
-KINDS = ["hello", "welcome", "infer", "chunk", "error"]
-FIELDS = ["version", "spec", "session", "seq", "seed", "time", "dt", "state", "frames", "instruction", "text"]
+KINDS = ["hello", "welcome", "infer", "chunk", "ping", "pong", "bye", "error"]
+FIELDS = ["version", "spec", "session", "seq", "seed", "call", "time", "dt", "state", "frames", "instruction"]
+FIELDS += [
+    "text",
+    "code",
+    "role",
+    "robot",
+    "sent",
+    "clock",
+    "origin",
+    "left",
+    "step_seconds",
+    "stages",
+    "lease",
+]
 arrays = st.fixed_dictionaries(
     {
-        "dtype": st.sampled_from(["<f4", "|u1", "|O", "<f8", "<U1"]),
+        "dtype": st.sampled_from(["<f4", "|u1", "|O", "<f8", "<U1", "jpeg"]),
         "shape": st.lists(st.one_of(st.integers(0, 4), st.integers(0, 2**63)), max_size=4),
         "data": st.binary(max_size=64),
     }
@@ -39,15 +52,22 @@ def infer() -> wire.Infer:
     frames = {"front": np.arange(48, dtype=np.uint8).reshape(4, 4, 3)}
     seen = Observation(1.25, np.array([0.5, -1.0], np.float32), frames, "put it — there")
     prefix = Prefix(np.ones((3, 2), np.float32), np.array([True, False, False]))
-    return wire.Infer("abc", 2**63 - 1, 4, 5, seen, prefix, 0.05)
+    return wire.Infer("abc", 2**63 - 1, 4, 5, 6, seen, prefix, 0.05)
 
 
 MESSAGES = [
-    wire.Hello(),
-    wire.Welcome(SPEC),
+    wire.Hello("arm"),
+    wire.Hello("arm", "observe", "abc"),
+    wire.Welcome(SPEC, 3, True),
     infer(),
-    wire.Chunk(1, 2, ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32), {"prefix": 0.01})),
-    wire.Error("no", 1, 2),
+    wire.Chunk(
+        1, 2, ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32), {"prefix": 0.01}, (0.1, 0.2), 7.0), 8.0
+    ),
+    wire.Chunk(1, 2, ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32))),
+    wire.Ping(1, 2.5),
+    wire.Pong(1, 2.5, 3.5),
+    wire.Bye(1),
+    wire.Error("late", "no", 1, 2),
 ]
 
 
@@ -60,7 +80,7 @@ def test_messages_come_back(message: wire.Message) -> None:
 
 @given(ids, ids, finite, st.text(max_size=100))
 def test_requests_come_back(session: int, seq: int, time: float, text: str) -> None:
-    message = wire.Infer("d", session, seq, 0, Observation(time, np.zeros(1, np.float32), {}, text))
+    message = wire.Infer("d", session, seq, 0, 0, Observation(time, np.zeros(1, np.float32), {}, text))
     back = wire.decode(wire.encode(message))
     assert (back.session, back.seq, back.observation.time) == (session, seq, time)
     assert back.observation.instruction == text
@@ -82,7 +102,7 @@ def test_random_bytes_are_refused(data: bytes) -> None:
     st.dictionaries(
         st.one_of(st.sampled_from(FIELDS), st.text(max_size=5)),
         st.one_of(trees, arrays, st.dictionaries(st.text(max_size=5), arrays, max_size=3)),
-        max_size=11,
+        max_size=13,
     ),
 )
 def test_random_maps_are_refused(kind: str, fields: dict) -> None:
@@ -130,6 +150,47 @@ def test_sizes_are_checked_before_anything_is_made() -> None:
         wire.decode(msgpack.packb(fields))
     with pytest.raises(wire.WireError, match="at most"):
         wire.decode(bytes(wire.MAX_BYTES + 1))
+
+
+def test_another_version_is_named() -> None:
+    hello = msgpack.unpackb(wire.encode(wire.Hello("arm")))
+    for other in (hello | {"version": 1}, {"kind": "hello", "version": 1}, hello | {"version": 9, "new": 1}):
+        with pytest.raises(wire.WireError, match=r"speaks version .*upgrade"):
+            wire.decode(msgpack.packb(other))
+
+
+def test_the_wire_has_one_way_to_write_a_message() -> None:
+    """Pieces that are joined are what msgpack would have packed at once, but for the size of headers."""
+    for message in MESSAGES:
+        fields = msgpack.unpackb(wire.encode(message))
+        assert wire.decode(msgpack.packb(fields)) is not None
+        assert msgpack.unpackb(msgpack.packb(fields)) == fields
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    good = infer()
+    state = np.array([0.0, value], np.float32)
+    with pytest.raises(wire.WireError, match="finite"):
+        wire.decode(wire.encode(replace(good, observation=replace(good.observation, state=state))))
+    actions = np.full((2, 3), value, np.float32)
+    with pytest.raises(wire.WireError, match="finite"):
+        wire.decode(wire.encode(wire.Chunk(1, 2, ActionChunk(0.1, 0.05, actions))))
+
+
+def test_frames_together_have_a_limit_whatever_their_form() -> None:
+    fields = msgpack.unpackb(wire.encode(infer()))
+    boast = {"dtype": "jpeg", "shape": [8000, 8000, 3], "data": b""}
+    fields["frames"] = {"a": boast}
+    with pytest.raises(wire.WireError, match="frames of more than"):
+        wire.decode(msgpack.packb(fields))
+
+
+def test_a_message_too_large_to_be_taken_is_not_sent() -> None:
+    frames = {"a": np.zeros((5000, 5000, 3), np.uint8)}
+    seen = Observation(0.0, np.zeros(1, np.float32), frames)
+    with pytest.raises(wire.WireError, match="make frames smaller"):
+        wire.encode(wire.Infer("d", 1, 0, 0, 0, seen))
 
 
 def test_specs_have_names() -> None:

@@ -1,0 +1,101 @@
+"""A client's socket: frames out, frames in, and whether anybody is at the other end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from runtime import keys as key_files
+from runtime import wire
+from vla.contract import TaktError
+
+_REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+_REFUSED |= zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+_WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | _REFUSED
+
+
+class Channel:
+    """A connection to an address, made anew by ZeroMQ's own thread whenever it breaks.
+
+    Attributes:
+        up: whether the transport is connected, as of the last `watch`.
+        losses: times it was lost.
+        refused: whether the last handshake failed, as it does without the right keys.
+    """
+
+    def __init__(self, address: str, keys: Path | None = None) -> None:
+        """
+        Raises:
+            TaktError: the address is malformed, or the keys cannot be used.
+        """
+        self.up = self.refused = False
+        self.losses = 0
+        self._context = zmq.Context()
+        try:
+            self._socket = self._connect(address, keys)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+
+    def close(self, linger: int = 0) -> None:
+        """Close; `linger` ms at most for what was sent last."""
+        self._context.destroy(linger=linger)
+
+    def send(self, data: bytes) -> bool:
+        """Hand over a frame; False when there is nobody to send it to, or no room."""
+        try:
+            self._socket.send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """A frame that is there, or None; b"", which is no message, for one of several parts."""
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        return frames[0] if len(frames) == 1 else b""
+
+    def wait(self, event: int, ms: int) -> bool:
+        """Until the socket is ready for `event` (zmq.POLLIN or POLLOUT), at most `ms`."""
+        return bool(self._socket.poll(ms, event) & event)
+
+    def watch(self) -> None:
+        """Take note of what the transport did."""
+        while True:
+            try:
+                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            except zmq.Again:
+                return
+            if event & _REFUSED:
+                self.refused = True
+            elif event == zmq.Event.DISCONNECTED:
+                self.losses += self.up
+                self.up = False
+            else:
+                self.up, self.refused = True, False
+
+    def _connect(self, address: str, keys: Path | None) -> zmq.Socket[bytes]:
+        sock = self._context.socket(zmq.DEALER)
+        # IMMEDIATE: a request to a dead server fails now and is not delivered, stale, to the next one.
+        options = {zmq.LINGER: 0, zmq.IMMEDIATE: 1, zmq.SNDHWM: 2, zmq.RCVHWM: 8, zmq.IPV6: 1}
+        options |= {zmq.MAXMSGSIZE: wire.MAX_BYTES, zmq.RECONNECT_IVL: 20, zmq.RECONNECT_IVL_MAX: 500}
+        options |= {zmq.HEARTBEAT_IVL: wire.HEARTBEAT, zmq.HEARTBEAT_TIMEOUT: wire.HEARTBEAT_TIMEOUT}
+        for option, value in options.items():
+            sock.setsockopt(option, value)
+        if keys is not None:
+            pair, server = key_files.client_pair(keys)
+            sock.curve_publickey, sock.curve_secretkey, sock.curve_serverkey = (
+                pair.public,
+                pair.secret,
+                server,
+            )
+        self._monitor = sock.get_monitor_socket(int(_WATCHED))
+        try:
+            sock.connect(address)
+        except zmq.ZMQError:
+            raise TaktError(f"{address!r} is no address: give tcp://HOST:PORT or ipc://PATH") from None
+        return sock

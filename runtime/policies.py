@@ -1,0 +1,37 @@
+"""A policy by its place: a bundle's folder, or what an installed package offers under a name."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from runtime import bundle
+from runtime.engine import OnnxPolicy
+from vla.contract import Policy, TaktError
+
+GROUP = "takt.policies"
+
+
+def open_policy(place: str, threads: int = 1) -> Policy:
+    """The policy at `place`.
+
+    Args:
+        place: a folder with policy.json, or NAME or NAME:ARGUMENT, where NAME is an entry point of
+            `takt.policies`: a function that takes the argument, or nothing, and returns a policy.
+        threads: of the engine, for a bundle.
+
+    Raises:
+        TaktError: there is no such thing, with the valid names; or it is no policy.
+    """
+    if (Path(place) / "policy.json").is_file():
+        return OnnxPolicy(bundle.load(Path(place)), threads)
+    name, colon, argument = place.partition(":")
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        valid = ", ".join(sorted(found)) or "none is installed"
+        raise TaktError(f"{place} is no folder with policy.json and no policy's name; valid names: {valid}")
+    make = found[name].load()
+    policy = make(argument) if colon else make()
+    if not isinstance(policy, Policy):
+        raise TaktError(f"{name!r} of {found[name].value} made a {type(policy).__name__}, which is no policy")
+    return policy
