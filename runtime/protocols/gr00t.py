@@ -119,6 +119,11 @@ class Front:
         self._rouse()
         self._thread.join()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it serves."""
+        return self._thread.is_alive()
+
     # ---- the thread that owns the socket ----
 
     def _run(self) -> None:
