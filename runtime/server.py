@@ -250,7 +250,7 @@ class Server:
 
     def _bound(self, bind: str) -> zmq.Socket[bytes]:
         sock = self._context.socket(zmq.ROUTER)
-        options = {zmq.LINGER: 0, zmq.MAXMSGSIZE: wire.MAX_BYTES, zmq.RCVHWM: 4, zmq.SNDHWM: 8, zmq.IPV6: 1}
+        options = {zmq.LINGER: 0, zmq.MAXMSGSIZE: wire.MAX_BYTES, zmq.RCVHWM: 4, zmq.SNDHWM: 32, zmq.IPV6: 1}
         options |= {zmq.HEARTBEAT_IVL: wire.HEARTBEAT, zmq.HEARTBEAT_TIMEOUT: wire.HEARTBEAT_TIMEOUT}
         options |= {zmq.ROUTER_MANDATORY: 1}
         for option, value in options.items():

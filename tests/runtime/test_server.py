@@ -577,3 +577,17 @@ def test_the_loop_goes_on_with_a_server_that_was_restarted(folder: Path, tmp_pat
         child.wait()
     with remote, spawn(folder, address):
         assert len(remote.infer(fakes.observation(SPEC)).actions) == SPEC.chunk_length
+
+
+def test_a_server_that_was_stopped_is_noticed_and_gone_on_with(folder: Path) -> None:
+    """Its kernel keeps the connection; the transport's heartbeats do not come back."""
+    with spawn(folder) as (address, child), RemotePolicy(address, robot="arm") as remote:
+        remote.infer(fakes.observation(SPEC))
+        child.send_signal(signal.SIGSTOP)
+        try:
+            until(lambda: remote.poll() or not remote.link_up, "the loss went unnoticed")
+            assert not remote.submit(fakes.observation(SPEC))
+        finally:
+            child.send_signal(signal.SIGCONT)
+        until(lambda: remote.poll() or remote.link_up, "the link stayed down")
+        remote.infer(fakes.observation(SPEC))
