@@ -64,6 +64,7 @@ EXTRAS = {
     "av": "data",
     "PIL": "data",
     "simplejpeg": "jpeg",
+    "websockets": "protocols",
     "ray": "ray",
     "websockets": "protocols",
     "matplotlib": "report",
