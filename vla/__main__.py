@@ -66,7 +66,6 @@ EXTRAS = {
     "simplejpeg": "jpeg",
     "websockets": "protocols",
     "ray": "ray",
-    "websockets": "protocols",
     "matplotlib": "report",
 }
 
