@@ -1,11 +1,11 @@
 """A body in a process of its own, which outlives who commands it and remembers what it was told.
 
-    control process   Arm (a Robot)  --- SEQPACKET at FOLDER/socket --->  body process, FOLDER/log
-    test              Body                   (looks without being logged)
+control process   Arm (a Robot)  --- SEQPACKET at FOLDER/socket --->  body process, FOLDER/log
+test              Body                   (looks without being logged)
 
-    b"r"              -> time, joints          read
-    b"w" 6 doubles    logged: a command
-    b"n" note         logged: "enter", "safing" and "safe" of `with robot`
+b"r"              -> time, joints          read
+b"w" 6 doubles    logged: a command
+b"n" note         logged: "enter", "safing" and "safe" of `with robot`
 """
 
 from __future__ import annotations
@@ -163,9 +163,8 @@ class Body:
         """Everything until now, oldest first."""
         lines = (self.folder / "log").read_text().splitlines(keepends=True)
         rows = [line.split() for line in lines if line.endswith("\n")]
-        return [
-            Entry(kind, float(t), np.array(n[:SIZE], float), np.array(n[SIZE:], float)) for kind, t, *n in rows
-        ]
+        numbers = [(kind, float(t), np.array(n, float)) for kind, t, *n in rows]
+        return [Entry(kind, t, n[:SIZE], n[SIZE:]) for kind, t, n in numbers]
 
     def goals(self) -> np.ndarray:
         """The commands, shape (N, 6), rad."""

@@ -10,12 +10,20 @@ from tests.runtime.faults.body import SPEC as BODY
 from vla.contract import ActionChunk, Observation, PolicySpec, Prefix
 
 ROWS, DT, REPLAN = 16, 0.05, 0.2
-SPEC = PolicySpec("hours", BODY.state, BODY.actions, (), ROWS, DT, REPLAN)
-AGE = (ROWS - 1) * DT  # s after its observation that a chunk's last row is for
 _RADIUS, _PACE = 0.4, 0.8  # rad, rad/s: two joints are a hand that goes round
 _DAY, _SWING = 16.0, 0.8  # s, rad: a third is the time of asking
 # Interpolating the hand between two rows errs by less than this, s.
 NEAR = 1e-3
+
+
+def spec(rows: int = ROWS) -> PolicySpec:
+    """With chunks of so many rows."""
+    return PolicySpec("hours", BODY.state, BODY.actions, (), rows, DT, min(REPLAN, rows * DT / 2))
+
+
+def age(rows: int = ROWS) -> float:
+    """How long after its observation the last row of a chunk is for, s."""
+    return (rows - 1) * DT
 
 
 def hand(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +39,7 @@ def chunk(asked: float, rows: int = ROWS) -> ActionChunk:
     return ActionChunk(asked, DT, actions)
 
 
-def age(target: np.ndarray, now: float) -> float:
+def since(target: np.ndarray, now: float) -> float:
     """How long before `now` a target was asked for, s."""
     asked = (target[1] / _SWING + 1.0) / 2.0 * _DAY
     # Near the end of a day a rounding may turn an age of nothing into one of nearly a day.
@@ -48,10 +56,12 @@ def off(target: np.ndarray, now: float) -> float:
 class Hours:
     """Answers with `chunk`; from inference `spin` on it computes for ever and holds the interpreter."""
 
-    spec = SPEC
+    def __init__(self, rows: int = ROWS, spin: float = math.inf) -> None:
+        self._rows, self._left = rows, spin
 
-    def __init__(self, spin: float = math.inf) -> None:
-        self._left = spin
+    @property
+    def spec(self) -> PolicySpec:
+        return spec(self._rows)
 
     def reset(self, seed: int, calls: int = 0) -> None:
         return
@@ -62,9 +72,10 @@ class Hours:
         self._left -= 1
         while self._left < 0:
             pass
-        return chunk(observation.time)
+        return chunk(observation.time, self._rows)
 
 
-def make(argument: str = "inf") -> Hours:
-    """The policy `hours`, or `hours:N`, which hangs from its Nth inference on."""
-    return Hours(float(argument))
+def make(argument: str = str(ROWS)) -> Hours:
+    """The policy `hours`; `hours:ROWS`; `hours:ROWS,N`, which hangs from inference N on, counted from 0."""
+    rows, _, spin = argument.partition(",")
+    return Hours(int(rows), float(spin or "inf"))

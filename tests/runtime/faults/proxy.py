@@ -27,7 +27,7 @@ class Pipe:
 
 
 class Proxy:
-    """Between a client and a server; its fields may be changed at any time, from any thread.
+    """Between a client and a server; it may be damaged at any time, from any thread.
 
     Attributes:
         address: where it listens, for ZeroMQ.
@@ -46,6 +46,16 @@ class Proxy:
         self.parted = self.over = False
         self._random = random.Random(seed)
         self._pipes: list[Pipe] = []
+
+    def damage(
+        self, delay: float = 0.0, jitter: float = 0.0, rate: float = 0.0, parted: bool = False
+    ) -> None:
+        """What passes from now on."""
+        self.delay, self.jitter, self.rate, self.parted = delay, jitter, rate, parted
+
+    def heal(self) -> None:
+        """As it was at first."""
+        self.damage()
 
     def run(self) -> None:
         with self._listener, selectors.DefaultSelector() as ready:

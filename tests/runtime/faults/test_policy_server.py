@@ -18,7 +18,7 @@ from runtime.spawn import spawn, stop
 from runtime.states import Flag, State
 from tests.runtime.faults import hours
 from tests.runtime.faults.body import Body
-from tests.runtime.faults.ticks import Drive, asked, check_timed, drive, script
+from tests.runtime.faults.ticks import Drive, acting, asked, check_timed, drive, first, holding, script, then
 
 
 @contextmanager
@@ -44,74 +44,63 @@ def test_a_server_that_is_killed_costs_the_rest_of_a_chunk_and_a_hold(
 ) -> None:
     """Killed at a random tick, started anew at the same address when the arm holds, and gone on with."""
     address, when = f"ipc://{tmp_path}/p", random.Random(seed).randint(20, 50)
-    fell = 0.0
     with (
         spawn("hours", address) as (_, child),
         RemotePolicy(address, robot="body") as policy,
         restarting() as children,
     ):
 
-        def kill(made: Drive) -> bool:
-            nonlocal fell
-            if len(made.ticks) < when or made.last.target is None:
-                return False
+        def underway(made: Drive) -> bool:
+            return len(made.ticks) >= when and made.last.target is not None
+
+        def kill() -> None:
             child.kill()
             child.wait()
-            fell = made.last.now
-            return True
 
-        def renew(made: Drive) -> bool:
-            if not made.ended(5, target=False):
-                return False
+        def renew() -> None:
             children.append(start(address))
-            return True
 
-        made = drive(body, policy, script(kill, renew, lambda made: made.ended(10, target=True)))
+        made = drive(body, policy, script(then(underway, kill), then(holding(5), renew), acting(10)))
     check_timed(made.ticks)
-    after = [t for t in made.ticks if t.now > fell]
-    held = next(i for i, t in enumerate(after) if t.target is None)
-    back = next(i for i, t in enumerate(after) if i > held and t.target is not None)
-    assert all(asked(t) <= fell for t in after[:held])
-    assert all(t.state is State.HOLD and t.target is None for t in after[held:back])
+    killed = made.passed[0]
+    after = [t for t in made.ticks if t.now > killed]
+    held = first(after, lambda t: t.target is None)
+    back = held + first(after[held:], lambda t: t.target is not None)
+    assert all(asked(t) <= killed + hours.NEAR for t in after[:held])
+    assert all(t.state is State.HOLD for t in after[held:back])
     assert not after[held].link_up
     # The new server is a new session: nothing that was asked of the old one is played.
     assert asked(after[back]) > after[held].now
     assert after[back].state is State.RUNNING
 
 
-def test_a_server_that_is_stopped_is_a_hold_until_it_goes_on(body: Body, tmp_path: Path) -> None:
+def test_a_server_that_is_stopped_is_a_hold_until_it_goes_on(body: Body) -> None:
     """SIGSTOP: the kernel keeps its connections, it says nothing."""
     with spawn("hours") as (address, child), RemotePolicy(address, robot="body") as policy:
 
-        def stop_it(made: Drive) -> bool:
-            if not made.ended(20, target=True):
-                return False
+        def halt() -> None:
             child.send_signal(signal.SIGSTOP)
-            return True
 
-        def go_on(made: Drive) -> bool:
-            if not made.ended(10, target=False):
-                return False
+        def go_on() -> None:
             child.send_signal(signal.SIGCONT)
-            return True
 
         try:
-            made = drive(body, policy, script(stop_it, go_on, lambda made: made.ended(10, target=True)))
+            made = drive(body, policy, script(then(acting(20), halt), then(holding(10), go_on), acting(10)))
         finally:
-            child.send_signal(signal.SIGCONT)
+            go_on()
     check_timed(made.ticks)
     assert any(t.state is State.HOLD and Flag.LINK_DOWN in t.flags for t in made.ticks)
+    assert made.ticks[-1].link_up
 
 
 def test_a_policy_that_computes_for_ever_is_a_hold_although_the_link_is_up(body: Body) -> None:
-    with spawn("hours:12") as (address, child):
-        # What says that the link is up is the server's network threads, starved as they are.
+    """Its network threads, starved as they are, go on to say that the server is there."""
+    with spawn("hours:16,12") as (address, child):
         with RemotePolicy(address, robot="body", dead=20.0) as policy:
-            played = script(lambda m: m.ended(5, target=True), lambda m: m.ended(30, target=False))
-            made = drive(body, policy, played)
+            made = drive(body, policy, script(acting(5), holding(30)))
             begun = next(t.now for t in reversed(made.ticks) if t.target is not None)
             assert policy.link_up
-            assert policy.heard > begun + hours.AGE / 2, "the server was not heard while the arm held"
+            assert policy.heard > begun + hours.age() / 2, "the server was not heard while the arm held"
         child.kill()
     check_timed(made.ticks)
     held = [t for t in made.ticks if t.now > begun]

@@ -63,10 +63,16 @@ class Witness(Guard):
 
 @dataclass
 class Drive:
-    """A run: its ticks until now, its planner's counts, its end."""
+    """A run.
+
+    Attributes:
+        ticks: until now.
+        passed: when each stage of its script had come, s.
+    """
 
     ticks: list[Tick]
     planner: Planner
+    passed: list[float] = field(default_factory=list)
     result: loop.LoopResult = field(default_factory=loop.LoopResult)
 
     @property
@@ -79,7 +85,10 @@ class Drive:
         return len(recent) == count and all((t.target is not None) == target for t in recent)
 
 
-def drive(body: Body, policy: RemotePolicy, step: Callable[[Drive], bool]) -> Drive:
+Step = Callable[[Drive], bool]
+
+
+def drive(body: Body, policy: RemotePolicy, step: Step) -> Drive:
     """The loop over `policy` on `body` until `step(drive)`, called after every tick, is true."""
     clock, guard = MonotonicClock(), Witness()
     made = Drive(guard.ticks, Planner(policy.spec, policy, period=PERIOD))
@@ -96,23 +105,44 @@ def drive(body: Body, policy: RemotePolicy, step: Callable[[Drive], bool]) -> Dr
 
     with Arm(body.folder) as arm:
         ticker = Ticker(clock, PERIOD)
-        made.result = loop.run(
-            arm, made.planner, ticker, Budget(), "put", guard, done, on_tick, settle=True
-        )
+        made.result = loop.run(arm, made.planner, ticker, Budget(), "put", guard, done, on_tick, settle=True)
     check_reached(body, made.ticks)
     return made
 
 
-def script(*stages: Callable[[Drive], bool]) -> Callable[[Drive], bool]:
-    """A `step` that waits for one stage after the other; a stage acts by what it does when it is true."""
+def script(*stages: Step) -> Step:
+    """Stages that are waited for one after the other; true when all have passed, see `Drive.passed`."""
     left = list(stages)
 
     def step(made: Drive) -> bool:
         if left and left[0](made):
             left.pop(0)
+            made.passed.append(made.last.now)
         return not left
 
     return step
+
+
+def then(when: Step, do: Callable[[], object]) -> Step:
+    """The stage `when`, which does something when it has come."""
+
+    def step(made: Drive) -> bool:
+        if not when(made):
+            return False
+        do()
+        return True
+
+    return step
+
+
+def acting(count: int) -> Step:
+    """Until `count` ticks in a row had a target."""
+    return lambda made: made.ended(count, target=True)
+
+
+def holding(count: int) -> Step:
+    """Until `count` ticks in a row had none."""
+    return lambda made: made.ended(count, target=False)
 
 
 def check_reached(body: Body, ticks: list[Tick]) -> None:
@@ -139,15 +169,20 @@ def check_lawful(ticks: list[Tick]) -> None:
         before, velocity = tick, moved
 
 
-def check_timed(ticks: list[Tick]) -> None:
+def check_timed(ticks: list[Tick], rows: int = hours.ROWS) -> None:
     """Every target of the policy `hours` is the row for its tick, of a chunk that has not run out."""
     for tick in ticks:
         if tick.target is not None:
             assert hours.off(tick.target, tick.at) < hours.NEAR
-            assert -hours.NEAR < hours.age(tick.target, tick.at) < hours.AGE + hours.NEAR
+            assert -hours.NEAR < hours.since(tick.target, tick.at) < hours.age(rows) + hours.NEAR
+
+
+def first(ticks: list[Tick], when: Callable[[Tick], bool]) -> int:
+    """The index of the first tick of a kind."""
+    return next(i for i, tick in enumerate(ticks) if when(tick))
 
 
 def asked(tick: Tick) -> float:
     """When the target of a tick was asked for, s."""
     assert tick.target is not None
-    return tick.at - hours.age(tick.target, tick.at)
+    return tick.at - hours.since(tick.target, tick.at)
