@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,14 +24,16 @@ class Rogue:
 
     Attributes:
         answer: an infer -> the frames that it gets, in order; may be changed at any time.
-        flood: the infer that came last -> frames that nobody asked for, sent as fast as they are taken.
-        sent: frames sent.
+        flood: the infer that came last -> frames that nobody asked for, sent again and again.
+        pace: s between two times; 0 for as fast as they are taken.
+        sent, asked: frames sent, infers heard.
     """
 
     def __init__(self, address: str, spec: PolicySpec) -> None:
         self.answer: Answer = lambda asked: [good(asked)]
         self.flood: Answer | None = None
-        self.sent = 0
+        self.sent = self.asked = 0
+        self.pace = 0.0
         self.over = False
         self._spec = spec
         self._context = zmq.Context()
@@ -46,6 +49,7 @@ class Rogue:
                 peer, asked = self._last
                 for frame in self.flood(asked):
                     self._send(peer, frame)
+                time.sleep(self.pace)
             if self._socket.poll(0 if self.flood else 2):
                 self._hear(*self._socket.recv_multipart())
         self._context.destroy(linger=0)
@@ -57,7 +61,7 @@ class Rogue:
         elif isinstance(message, wire.Ping):
             self._send(peer, wire.encode(wire.Pong(SESSION, message.sent, message.sent)))
         elif isinstance(message, wire.Infer):
-            self._last = (peer, message)
+            self._last, self.asked = (peer, message), self.asked + 1
             for frame in self.answer(message):
                 self._send(peer, frame)
 

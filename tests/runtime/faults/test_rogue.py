@@ -46,6 +46,7 @@ MISSHAPEN: list[Evil] = [
     array((ROWS, SIZE + 1)),
     array((ROWS, 1)),
     array((0, SIZE)),
+    array((100 * ROWS, SIZE)),
     array((SIZE,)),
     array((1, ROWS, SIZE)),
     lambda asked: altered(asked, actions=[[1.2] * SIZE] * ROWS),
@@ -65,6 +66,7 @@ MISTIMED: list[Evil] = [
     lambda asked: altered(asked, time=asked.observation.time + 1e6),
     lambda asked: altered(asked, time=float("nan")),
     lambda asked: altered(asked, time=float("inf")),
+    lambda asked: altered(asked, dt=100 * DT),
     lambda asked: altered(asked, dt=0.0),
     lambda asked: altered(asked, dt=-DT),
     lambda asked: altered(asked, dt=float("nan")),
@@ -76,6 +78,9 @@ EVILS: dict[str, list[Evil]] = {
     "mistimed": MISTIMED,
     # Were it taken for an answer, answers would be expected to take a minute, and be waited for.
     "old": [lambda asked: altered(asked, time=asked.observation.time - 60.0)],
+    # They would be played for as long as they say, whatever became of the server.
+    "long": [array((100 * ROWS, SIZE))],
+    "slow": [lambda asked: altered(asked, dt=100 * DT)],
     "never asked": [lambda asked: altered(asked, time=asked.observation.time - 0.01)],
 }
 
