@@ -9,12 +9,11 @@ from __future__ import annotations
 import json as jsonlib
 import multiprocessing
 import os
-import platform
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from runtime.bundle import load
 from runtime.clock import SimulatedClock, Ticker
 from runtime.engine import OnnxPolicy
 from runtime.guard import Guard
+from runtime.machine import machine
 from runtime.planner import InlineLink, Planner
 from runtime.spawn import follow
 from runtime.watchdogs import Watch
@@ -198,26 +198,6 @@ def score(outcomes: list[bool]) -> dict[str, Any]:
 def percentiles(values: np.ndarray) -> dict[str, float]:
     p50, p95, p99, most = np.quantile(values, [0.5, 0.95, 0.99, 1.0])
     return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(most)}
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    names = ("numpy", "mujoco", "onnxruntime")
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
 
 
 # -- a worker: one world and one policy a process, kept between episodes
