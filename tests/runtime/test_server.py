@@ -22,7 +22,6 @@ import zmq
 
 from robot_io.dryrun import DryRun
 from runtime import bundle, loop, wire
-from runtime.bind import check_bind
 from runtime.budget import Budget
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
@@ -31,6 +30,7 @@ from runtime.engine import OnnxPolicy
 from runtime.planner import Planner
 from runtime.safety import Filter, Limits
 from runtime.server import Server
+from runtime.sockets import check_bind
 from runtime.spawn import spawn
 from tests import fakes
 from tests.runtime.peers import PATIENCE, greet, raw, reply, request, until
