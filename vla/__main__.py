@@ -62,6 +62,7 @@ EXTRAS = {
     "av": "data",
     "PIL": "data",
     "simplejpeg": "jpeg",
+    "websockets": "protocols",
     "ray": "ray",
 }
 

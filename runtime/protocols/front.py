@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import itertools
 import sys
 from collections.abc import Iterable
 
+from runtime.bind import loopback
 from vla.contract import TaktError
 
 _LONGEST = 500  # characters of an answer to what was wrong
@@ -28,19 +28,12 @@ def endpoint(bind: str, scheme: str, guarded: bool) -> tuple[str, int]:
     if given != scheme or not host or not 0 <= number < 65536:
         raise TaktError(f"cannot bind {bind!r}: give {scheme}://127.0.0.1:PORT")
     host = host.strip("[]")
-    if not guarded and not _loopback(host):
+    if not guarded and not loopback(host):
         raise TaktError(
             f"refusing to bind {bind}: other machines could reach it and nothing asks who is speaking; "
-            f"use {scheme}://127.0.0.1:PORT and a tunnel, set a token, or say that the network is trusted"
+            f"use {scheme}://127.0.0.1:PORT and a tunnel, or say --token-file FILE or --trust-network"
         )
     return ("0.0.0.0" if host == "*" else host), number
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, or a network interface's
-        return False
 
 
 def written(host: str, port: int, scheme: str) -> str:

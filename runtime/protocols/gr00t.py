@@ -41,7 +41,9 @@ _SESSIONS = 256  # remembered; the one that asked last longest ago is forgotten
 _DRAIN = 16  # messages taken before answers are sent, so that a flood cannot stop them
 _LINGER = 200  # ms the last answers have to leave
 _HEARTBEAT = {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 5000}  # ms; gone peers are forgotten
-_QUEUE = {zmq.RCVHWM: 2, zmq.SNDHWM: 8}  # a REQ client has one message under way
+# A REQ client has one message under way. ZeroMQ learns only now and then, and not while messages are drained,
+# that a client took its answers: with room for no more than _DRAIN of them it dropped one in 50 000.
+_QUEUE = {zmq.RCVHWM: 2, zmq.SNDHWM: 4 * _DRAIN}
 
 
 @dataclass
@@ -116,6 +118,11 @@ class Front:
         self._stopping = True
         self._rouse()
         self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it serves."""
+        return self._thread.is_alive()
 
     # ---- the thread that owns the socket ----
 

@@ -100,6 +100,11 @@ class Front:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it serves."""
+        return self._thread.is_alive()
+
     # ---- the event loop ----
 
     def _run(self) -> None:
@@ -180,9 +185,9 @@ class Front:
             answer: dict[str, Any] = dict(self._mapping.answer(chunk.actions))
             answer["server_timing"] = {"infer_ms": 1e3 * (time.monotonic() - start)} | timing
             answer["policy_timing"] = _policy_timing(chunk)
+            self.answered += 1
             await connection.send(codec.openpi_pack(answer))
             timing = {"prev_total_ms": 1e3 * (time.monotonic() - start)}
-            self.answered += 1
 
     async def _ask(self, peer: object, request: Request) -> ActionChunk:
         future: asyncio.Future[ActionChunk] = self._loop.create_future()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,40 +14,35 @@ import msgpack
 import numpy as np
 import zmq
 
+from vla.contract import TaktError
+
 ROOT = Path(__file__).parents[3]
-# Serves a bundle by both protocols until its stdin closes; prints the two addresses.
-SERVE = """
-import json, sys
-from pathlib import Path
-from runtime import bundle
-from runtime.desk import Desk
-from runtime.engine import OnnxPolicy
-from runtime.protocols import gr00t, mapping, openpi
-policy = OnnxPolicy(bundle.load(Path(sys.argv[1])))
-with (
-    Desk(policy) as desk,
-    gr00t.Front(desk, "tcp://127.0.0.1:*", mapping.load(None, "gr00t", policy.spec)) as first,
-    openpi.Front(desk, "ws://127.0.0.1:*", mapping.load(None, "openpi", policy.spec)) as second,
-):
-    print(json.dumps([first.address, second.address]), flush=True)
-    sys.stdin.read()
-"""
 
 
 @contextmanager
 def served(bundle: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
-    """(GR00T's address, openpi's, process) of a server that answers from `bundle`."""
-    command = [sys.executable, "-c", SERVE, str(bundle)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+    """(GR00T's address, openpi's, process) of `takt serve` with both protocols."""
+    command = [sys.executable, "-m", "vla", "serve", str(bundle), "--protocol", "gr00t", "openpi"]
+    command += ["--bind", "tcp://127.0.0.1:*", "ws://127.0.0.1:*"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         try:
-            assert child.stdin is not None and child.stdout is not None
-            first, second = json.loads(child.stdout.readline())
+            assert child.stdout is not None
+            # serving BUNDLE at ADDRESS (PROTOCOL)
+            first, second = (child.stdout.readline().split()[-2] for _ in range(2))
             yield first, second, child
-            child.stdin.close()
+            child.terminate()
             assert child.wait(20) == 0
         finally:
             child.kill()
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """What a call is refused with; nothing when it is not, and whatever is no TaktError comes through."""
+    try:
+        call()
+    except TaktError as error:
+        return str(error)
+    return ""
 
 
 def to_bytes(value: Any) -> bytes:

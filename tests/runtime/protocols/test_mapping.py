@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from runtime.protocols import mapping
 from runtime.protocols.keymap import KeyMap
 from tests import fakes
+from tests.runtime.protocols.peers import refusal
 from vla.contract import ActionSpace, CameraSpec, Dimension, PolicySpec, TaktError
 
 SPEC = fakes.arm_spec()
@@ -223,7 +224,11 @@ json_values = st.recursive(
 
 @given(st.sampled_from(mapping.PROTOCOLS), st.sampled_from(sorted(mapping._KEYS)), json_values)
 def test_nothing_but_one_line_comes_of_nonsense(protocol: str, key: str, value: Any) -> None:
-    try:
-        mapping.parse({key: value}, protocol, SPEC)
-    except TaktError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in refusal(lambda: mapping.parse({key: value}, protocol, SPEC))
+
+
+def test_the_mapping_in_the_document_loads() -> None:
+    text = (EXAMPLES.parents[1] / "docs" / "protocols.md").read_text()
+    start = text.index("    {\n")
+    data = json.loads(text[start : text.index("\n    }\n", start) + 6])
+    assert mapping.parse(data, "gr00t", SPEC).deadline == 0.2
