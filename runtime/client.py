@@ -225,6 +225,8 @@ class RemotePolicy:
         if chunk.actions.shape[1] != self._spec.actions.size or not np.isfinite(chunk.actions).all():
             return None
         self._seen = message.seq
+        if message.seq == self._next - 1:
+            self._channel.settle()
         asked = self._sent.get(message.seq)
         self._answered(message.seq)
         if asked is not None and chunk.origin is not None and message.left is not None:
@@ -297,7 +299,7 @@ class RemotePolicy:
 
     def _send(self, message: wire.Message) -> bool:
         now = self._clock()
-        if not self._channel.send(wire.encode(message, self._quality)):
+        if not self._channel.send(wire.pieces(message, self._quality)):
             return False
         self._spoke = now
         self._unanswered = now if self._unanswered is None else self._unanswered

@@ -22,7 +22,6 @@ import zmq
 
 from robot_io.dryrun import DryRun
 from runtime import bundle, loop, wire
-from runtime.bind import check_bind
 from runtime.budget import Budget
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
@@ -31,6 +30,7 @@ from runtime.engine import OnnxPolicy
 from runtime.guard import Guard
 from runtime.planner import Planner
 from runtime.server import Server
+from runtime.sockets import check_bind
 from runtime.spawn import spawn
 from runtime.watchdogs import Watch
 from tests import fakes
