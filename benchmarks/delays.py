@@ -36,7 +36,7 @@ def cell(options: argparse.Namespace, name: str, ticks: int, out: Path) -> dict[
     guided = name == "guided"
     join = "rtc" if guided else name
     Command(
-        policy=options.guided if guided else options.bundle, episodes=options.episodes,
+        policy=str(options.guided if guided else options.bundle), episodes=options.episodes,
         seed=options.seed, workers=options.workers,
         latency=f"{ticks / RATE:.6f}s", rate=RATE, join=join, json=out,
     ).run()  # fmt: skip
