@@ -9,7 +9,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from runtime import keys as key_files
 from runtime import wire
-from runtime.sockets import readable
+from runtime.bind import readable
 from vla.contract import TaktError
 
 _LARGE = 64 << 10  # bytes from which a message is written in place

@@ -8,7 +8,7 @@ import zmq
 from zmq.utils import z85
 
 from runtime import keys
-from runtime.sockets import readable
+from runtime.bind import readable
 
 
 class Gate:

@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 import tyro
 
+from runtime.bind import check_bind
 from runtime.desk import Desk
 from runtime.policies import open_policy
 from runtime.protocols import front, gr00t, mapping, openpi
 from runtime.server import Server
-from runtime.sockets import check_bind
 from runtime.spawn import follow
 from vla.contract import TaktError
 

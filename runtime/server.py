@@ -20,10 +20,10 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from runtime import wire
+from runtime.bind import check_bind, readable, refuse_live
 from runtime.desk import Desk, Late
 from runtime.gate import Gate
 from runtime.sessions import Refused, Session, Sessions
-from runtime.sockets import check_bind, readable, refuse_live
 from vla.contract import ActionChunk, Policy, Request, TaktError
 
 _DRAIN = 64  # messages taken before answers are sent, so that a flood cannot stop them

@@ -1,4 +1,4 @@
-"""Sockets: which addresses are safe to listen at, which are taken, and what is there to be read."""
+"""Where to listen: which addresses are safe and which are taken; and whether there is something to read."""
 
 from __future__ import annotations
 
