@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     for i, (name, changes, latency) in enumerate(VARIANTS):
         bundle, out = variant(options.bundle, changes, folder / f"v{i}"), folder / f"{i}.json"
         Command(
-            policy=bundle, episodes=options.episodes, seed=options.seed, workers=options.workers,
+            policy=str(bundle), episodes=options.episodes, seed=options.seed, workers=options.workers,
             latency=latency, json=out,
         ).run()  # fmt: skip
         report = json.loads(out.read_text())

@@ -1,11 +1,13 @@
 """Success and smoothness against latency, by how chunks are joined, on the same tables.
 
-    python benchmarks/delays.py [--bundle vla/bundles/nano] [--episodes 100] [--workers 2]
+    takt export checkpoints/nano /tmp/guided --joining guided --words-from vla/bundles/nano
+    python benchmarks/delays.py --guided /tmp/guided --picture docs/media/delays.png
 
 An answer comes a given number of ticks after its observation, in simulated time: physics goes on while
 the policy thinks. Success is n/N with its Wilson interval, smoothness the RMS jerk of the joints, `held`
-the share of ticks without a row to play. Each joining is compared with real-time chunking on the same
-seeds by McNemar's exact test.
+the share of ticks without a row to play. `guided` is real-time chunking by guidance (J = 1) in place of the
+prefix that the policy was trained with. Each joining is compared with `rtc` on the same seeds by McNemar's
+exact test.
 """
 
 from __future__ import annotations
@@ -29,16 +31,19 @@ TICKS = (0, 2, 4, 6, 8, 10, 12, 14, 16)
 RATE = 30.0
 
 
-def cell(options: argparse.Namespace, join: str, ticks: int, out: Path) -> dict[str, Any]:
+def cell(options: argparse.Namespace, name: str, ticks: int, out: Path) -> dict[str, Any]:
     """One joining at one delay."""
+    guided = name == "guided"
+    join = "rtc" if guided else name
     Command(
-        policy=options.bundle, episodes=options.episodes, seed=options.seed, workers=options.workers,
+        policy=str(options.guided if guided else options.bundle), episodes=options.episodes,
+        seed=options.seed, workers=options.workers,
         latency=f"{ticks / RATE:.6f}s", rate=RATE, join=join, json=out,
     ).run()  # fmt: skip
     report = json.loads(out.read_text())
     episodes = report["episodes"]
     held = sum(e["held"] for e in episodes) / sum(e["steps"] for e in episodes)
-    row = {"join": join, "ticks": ticks, "milliseconds": 1e3 * ticks / RATE, "held": held}
+    row = {"join": name, "ticks": ticks, "milliseconds": 1e3 * ticks / RATE, "held": held}
     return row | {"success": report["success"], "jerk": report["jerk"]} | {
         "seconds": sum(e["sim_seconds"] for e in episodes if e["success"]) / max(report["success"]["k"], 1),
         "outcomes": "".join("01"[e["success"]] for e in episodes),
@@ -59,11 +64,12 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    out = Table("delay, ticks", "ms", *JOININGS, title="success n/N (jerk, rad/s³)")
+    names = list(dict.fromkeys(row["join"] for row in rows))
+    out = Table("delay, ticks", "ms", *names, title="success n/N (jerk, rad/s³)")
     for ticks in sorted({row["ticks"] for row in rows}):
         here = {row["join"]: row for row in rows if row["ticks"] == ticks}
         cells = [
-            f"{r['success']['k']}/{r['success']['n']} ({r['jerk']:.0f})" for r in (here[j] for j in JOININGS)
+            f"{r['success']['k']}/{r['success']['n']} ({r['jerk']:.0f})" for r in (here[j] for j in names)
         ]
         out.add_row(str(ticks), f"{1e3 * ticks / RATE:.0f}", *cells)
     return out
@@ -77,7 +83,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, height_ratios=(3, 2))
-    for join in JOININGS:
+    for join in dict.fromkeys(row["join"] for row in rows):
         mine = [row for row in rows if row["join"] == join]
         x = [row["milliseconds"] for row in mine]
         low, high = zip(*(row["success"]["ci95"] for row in mine), strict=True)
@@ -102,6 +108,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=SHIPPED)
+    parser.add_argument("--guided", type=Path, default=None)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
@@ -110,9 +117,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=None)
     options = parser.parse_args()
     rows = []
+    names = [*JOININGS, *(["guided"] if options.guided else [])]
     with tempfile.TemporaryDirectory() as folder:
         for ticks in options.ticks:
-            for join in JOININGS:
+            for join in names:
                 print(f"{join}, {ticks} ticks: ", end="", flush=True)
                 rows.append(cell(options, join, ticks, Path(folder, "cell.json")))
     rows = compared(rows)

@@ -1,12 +1,20 @@
-"""Addresses to listen at: which are safe, and which are taken."""
+"""Where to listen: which addresses are safe and which are taken; and whether there is something to read."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 from pathlib import Path
+from typing import Any, cast
+
+import zmq
 
 from vla.contract import TaktError
+
+
+def readable(sock: zmq.Socket[Any]) -> bool:
+    """Whether a message is there. Asking is cheap; an exception for every time there is none is not."""
+    return bool(cast(int, sock.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
 def check_bind(bind: str, trusted: bool = False) -> None:

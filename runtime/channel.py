@@ -9,8 +9,11 @@ from zmq.utils.monitor import recv_monitor_message
 
 from runtime import keys as key_files
 from runtime import wire
+from runtime.bind import readable
 from vla.contract import TaktError
 
+_LARGE = 64 << 10  # bytes from which a message is written in place
+_SPARE = 2  # large messages whose memory is kept
 _REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 _REFUSED |= zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 _WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | _REFUSED
@@ -32,6 +35,9 @@ class Channel:
         """
         self.up = self.refused = False
         self.losses = 0
+        # Memory is mapped and cleared page by page: for a few megabytes that takes as long as to send them.
+        self._spare: list[zmq.Frame] = []
+        self._flying: list[zmq.Frame] = []
         self._context = zmq.Context()
         try:
             self._socket = self._connect(address, keys)
@@ -43,20 +49,42 @@ class Channel:
         """Close; `linger` ms at most for what was sent last."""
         self._context.destroy(linger=linger)
 
-    def send(self, data: bytes) -> bool:
-        """Hand over a frame; False when there is nobody to send it to, or no room."""
+    def send(self, parts: list[bytes | memoryview]) -> bool:
+        """Hand over one frame, given in parts; False when there is nobody to send it to, or no room."""
+        size = sum(map(len, parts))
         try:
-            self._socket.send(data, zmq.NOBLOCK)
+            if size < _LARGE:
+                self._socket.send(b"".join(parts), zmq.NOBLOCK)
+            else:
+                self._send_large(parts, size)
         except zmq.Again:
             return False
         return True
 
+    def settle(self) -> None:
+        """Everything that was sent has been answered, and so arrived: its memory can be written again."""
+        self._spare = (self._spare + self._flying)[-_SPARE:]
+        self._flying = []
+
+    def _send_large(self, parts: list[bytes | memoryview], size: int) -> None:
+        """Write the parts into ZeroMQ's own memory, where the network thread reads them: one copy."""
+        frame = next((frame for frame in self._spare if len(frame.buffer) == size), None)
+        if frame is None:
+            frame = zmq.Frame(bytes(size), copy=True)
+            self._spare.append(frame)
+        room, at = frame.buffer, 0
+        for part in parts:
+            room[at : at + len(part)] = part
+            at += len(part)
+        self._socket.send(frame, zmq.NOBLOCK, copy=False)
+        self._spare.remove(frame)
+        self._flying = [*self._flying, frame][-_SPARE:]
+
     def receive(self) -> bytes | None:
         """A frame that is there, or None; b"", which is no message, for one of several parts."""
-        try:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
+        if not readable(self._socket):
             return None
+        frames = self._socket.recv_multipart(zmq.NOBLOCK)
         return frames[0] if len(frames) == 1 else b""
 
     def wait(self, event: int, ms: int) -> bool:
@@ -65,11 +93,8 @@ class Channel:
 
     def watch(self) -> None:
         """Take note of what the transport did."""
-        while True:
-            try:
-                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
-            except zmq.Again:
-                return
+        while readable(self._monitor):
+            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
             if event & _REFUSED:
                 self.refused = True
             elif event == zmq.Event.DISCONNECTED:

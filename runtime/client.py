@@ -229,6 +229,8 @@ class RemotePolicy:
         if chunk.time != asked:
             return None  # rows are looked up by time: this one answers what was not asked
         self._seen = message.seq
+        if message.seq == self._next - 1:
+            self._channel.settle()
         self._answered(message.seq)
         if sent is not None and chunk.origin is not None and message.left is not None:
             self._offset.note(sent, chunk.origin, message.left, self.heard)
@@ -300,7 +302,7 @@ class RemotePolicy:
 
     def _send(self, message: wire.Message) -> bool:
         now = self._clock()
-        if not self._channel.send(wire.encode(message, self._quality)):
+        if not self._channel.send(wire.pieces(message, self._quality)):
             return False
         self._spoke = now
         self._unanswered = now if self._unanswered is None else self._unanswered

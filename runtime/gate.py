@@ -8,6 +8,7 @@ import zmq
 from zmq.utils import z85
 
 from runtime import keys
+from runtime.bind import readable
 
 
 class Gate:
@@ -40,7 +41,7 @@ class Gate:
     def turn(self) -> list[str]:
         """Decide what waits; one line for each client that was not let in."""
         refused = []
-        while self.socket.poll(0):
+        while readable(self.socket):
             frames = self.socket.recv_multipart()
             _, number, _, address, _, mechanism, *credentials = frames
             name = None

@@ -42,7 +42,7 @@ def decode(data: bytes | memoryview, shape: tuple[int, ...]) -> np.ndarray:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         if (height, width, 3) != shape:
             raise WireError(f"a JPEG of {height} by {width} that was declared as {shape}")
-        return simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
+        return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True)
     except (ValueError, TypeError, MemoryError):
         raise WireError("a damaged JPEG") from None
 

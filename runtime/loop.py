@@ -91,7 +91,9 @@ def run(
             if not settle:
                 break
             done = True
-        if done or interrupted():
+        if done:
+            guard.tell(Flag.FINISHED)
+        if interrupted():
             guard.tell(Flag.INTERRUPTED)
         result.closest, before = min(result.closest, now - before), now
         budget.begin(now - scheduled, ticker.skipped)
@@ -122,7 +124,7 @@ def run(
         result.ticks += 1
         result.held += target is None
         if _ended(guard):
-            result.reason = "done" if done else _reason(guard)
+            result.reason = _reason(guard)
             break
     return _counted(result, planner, ticker, guard, begun or 0.0)
 
@@ -141,7 +143,8 @@ def _ended(guard: Guard) -> bool:
 def _reason(guard: Guard) -> str:
     if guard.status.state >= State.FAULT:
         return "fault"
-    return "interrupted" if Flag.INTERRUPTED in guard.status.latched else "stale"
+    asked = {Flag.INTERRUPTED: "interrupted", Flag.FINISHED: "done"}
+    return next((reason for flag, reason in asked.items() if flag in guard.status.latched), "stale")
 
 
 def _counted(result: LoopResult, planner: Planner, ticker: Ticker, guard: Guard, begun: float) -> LoopResult:

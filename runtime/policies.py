@@ -29,7 +29,9 @@ def open_policy(place: str, threads: int = 1) -> Policy:
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         valid = ", ".join(sorted(found)) or "none is installed"
-        raise TaktError(f"{place} is no folder with policy.json and no policy's name; valid names: {valid}")
+        raise TaktError(
+            f"{place} is not a bundle (a folder with policy.json), nor a policy's name; valid: {valid}"
+        )
     make = found[name].load()
     policy = make(argument) if colon else make()
     if not isinstance(policy, Policy):

@@ -19,6 +19,7 @@ from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
+from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
@@ -50,24 +51,34 @@ def policy_at(place: str, threads: int, **options: Any) -> Iterator[RemotePolicy
         yield stack.enter_context(RemotePolicy(address, **options))
 
 
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C ends the loop after its tick; a second one interrupts whatever runs.
+class Presses:
+    """Ctrl-C, before and after there is a robot to be made safe first.
 
-    Yields:
-        a function that tells whether it was pressed.
+    Attributes:
+        armed: once true, the first press only asks the loop to end after its tick; until then, and at a
+            second press, whatever runs is interrupted.
     """
-    pressed = False
 
-    def press(*_: object) -> None:
-        nonlocal pressed
-        if pressed:
+    def __init__(self) -> None:
+        self.armed = self._pressed = False
+
+    def __call__(self) -> bool:
+        """Whether it was pressed. It counts even where the interruption was lost in a destructor."""
+        return self._pressed
+
+    def press(self, *_: object) -> None:
+        again, self._pressed = self._pressed, True
+        if again or not self.armed:
             raise KeyboardInterrupt
-        pressed = True
 
-    before = {s: signal.signal(s, press) for s in (signal.SIGINT, signal.SIGTERM)}
+
+@contextmanager
+def interruptible() -> Iterator[Presses]:
+    """Handle Ctrl-C and SIGTERM as `Presses` says, for as long as this lasts."""
+    presses = Presses()
+    before = {s: signal.signal(s, presses.press) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: pressed
+        yield presses
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -113,10 +124,11 @@ class Command:
         robot = make_robot(self.robot)
         link = {"robot": robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
-        with policy_at(self.policy, self.threads, **link) as policy, interruptible() as pressed:
+        with interruptible() as pressed, policy_at(self.policy, self.threads, **link) as policy:
             check_match(policy.spec, robot.spec)
             joining.make(self.join, policy.spec)
             with robot:
+                pressed.armed = True
                 return self._obey(robot, policy, pressed)
 
     def _check(self) -> None:
@@ -156,6 +168,7 @@ class Command:
         console.print(table(budget, limit))
         print(f"{result.reason}: {told(result)}")
         about = {"robot": self.robot, "policy": self.policy, "instruction": self.text, "rate": self.rate}
+        about |= {"deadline": self.deadline or limit["chunk"], "machine": machine()}
         if self.json is not None:
             data = {**about, "loop": result.to_json(), "latency_ms": budget.to_json()}
             self.json.write_text(json.dumps(data, indent=2) + "\n")

@@ -20,7 +20,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from runtime import wire
-from runtime.bind import check_bind, refuse_live
+from runtime.bind import check_bind, readable, refuse_live
 from runtime.desk import Desk, Late
 from runtime.gate import Gate
 from runtime.sessions import Refused, Session, Sessions
@@ -139,7 +139,7 @@ class Server:
         """Decide who may connect, and note who failed to."""
         for line in [] if self._gate is None else self._gate.turn():
             self._note("key", line)
-        while self._monitor.poll(0):
+        while readable(self._monitor):
             recv_monitor_message(self._monitor)
             self._note("key", "a client does not speak as this server does: with its keys, or without any")
 
@@ -165,14 +165,14 @@ class Server:
 
     def _take(self) -> None:
         for _ in range(_DRAIN):
-            try:
-                peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if not readable(self._socket):
                 return
+            sender, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)  # views, not copies
+            peer = sender.bytes
             try:
                 if len(frames) != 1:
                     raise wire.WireError(f"a message of {len(frames)} frames; this protocol sends one")
-                self._receive(peer, wire.decode(frames[0]))
+                self._receive(peer, wire.decode(frames[0].buffer))
             except TaktError as error:
                 self._refuse(peer, "refused", error)
             except Exception as error:  # whatever a peer sent, the others are served

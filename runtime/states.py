@@ -50,6 +50,7 @@ class Flag(enum.Enum):
     LINK_DOWN = "link down"
     POLICY_AWAY = "policy away"
     INTERRUPTED = "interrupted"
+    FINISHED = "finished"
     ROBOT_FAULT = "robot fault"
     STATE_INVALID = "state not finite"
     EMERGENCY = "emergency stop"
@@ -84,6 +85,7 @@ RULES: dict[Flag, Rule] = {
     # A run that was given up stays given up, or an arm left alone would wake when the network does.
     Flag.POLICY_AWAY: Rule(State.PARKING, Clears.NEVER),
     Flag.INTERRUPTED: Rule(State.PARKING, Clears.NEVER),
+    Flag.FINISHED: Rule(State.PARKING, Clears.NEVER),
     Flag.ROBOT_FAULT: Rule(State.FAULT, Clears.OPERATOR),
     # A driver whose read failed hands out the old state with its old time; one that hands out NaN is
     # broken or not calibrated, and its next number deserves no trust either.

@@ -33,6 +33,7 @@ import numpy as np
 
 from runtime import fields, jpeg
 from runtime.fields import Check, WireError
+from runtime.unpack import unpack
 from vla.contract import ActionChunk, Observation, PolicySpec, Prefix
 
 VERSION = 2
@@ -133,7 +134,14 @@ def digest(spec: PolicySpec) -> str:
 
 
 def encode(message: Message, quality: int | None = None) -> bytes:
-    """A message as one frame; arrays are sent as little-endian C-ordered bytes.
+    """A message as one frame, see `pieces`."""
+    return b"".join(pieces(message, quality))
+
+
+def pieces(message: Message, quality: int | None = None) -> list[bytes | memoryview]:
+    """A message as the parts of one frame; arrays are little-endian, C-ordered, and not copied here.
+
+    Messages with arrays of the same shapes and with the same texts have the same size.
 
     Args:
         quality: frames of an `Infer` are sent as JPEG of this quality, 1 to 100; None for raw ones.
@@ -144,23 +152,24 @@ def encode(message: Message, quality: int | None = None) -> bytes:
     kind, content = _ENCODERS[type(message)](message)
     if quality is not None and isinstance(message, Infer):
         content["frames"] = {n: _compressed(f, quality) for n, f in message.observation.frames.items()}
-    pieces: list[bytes | memoryview] = []
-    _write({"kind": kind, **content}, msgpack.Packer(use_bin_type=True), pieces)
-    data = b"".join(pieces)
-    if len(data) > MAX_BYTES:
-        raise WireError(f"a message of {len(data)} bytes; at most {MAX_BYTES} are sent: make frames smaller")
-    return data
+    parts: list[bytes | memoryview] = []
+    _write({"kind": kind, **content}, msgpack.Packer(use_bin_type=True), parts)
+    size = sum(map(len, parts))
+    if size > MAX_BYTES:
+        raise WireError(f"a message of {size} bytes; at most {MAX_BYTES} are sent: make frames smaller")
+    return parts
 
 
 def decode(data: bytes | memoryview) -> Message:
-    """The message in a frame; raises WireError for anything else, and nothing but WireError."""
+    """The message in a frame; raises WireError for anything else, and nothing but WireError.
+
+    Arrays are views of `data`, which has to stay as it is.
+    """
     if len(data) > MAX_BYTES:
         raise WireError(f"a message of {len(data)} bytes; at most {MAX_BYTES} are accepted")
     try:
-        message = msgpack.unpackb(
-            data, raw=False, strict_map_key=True, max_map_len=_MAX_ENTRIES, max_array_len=_MAX_ENTRIES
-        )
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError):
+        message = unpack(data, _MAX_ENTRIES)
+    except ValueError:
         raise WireError("not a msgpack map within the protocol's limits") from None
     if not isinstance(message, dict):
         raise WireError(f"a {type(message).__name__} instead of a map")
@@ -178,17 +187,19 @@ def decode(data: bytes | memoryview) -> Message:
 # ---- encoding ----
 
 
-def _write(value: Any, packer: msgpack.Packer, pieces: list[bytes | memoryview]) -> None:
-    """msgpack of a value, in pieces: an array's bytes are copied once, when the pieces are joined."""
+def _write(value: Any, packer: msgpack.Packer, parts: list[bytes | memoryview]) -> None:
+    """msgpack of a value, appended to `parts`."""
     if isinstance(value, dict):
-        pieces.append(packer.pack_map_header(len(value)))
+        parts.append(packer.pack_map_header(len(value)))
         for key, item in value.items():
-            pieces.append(packer.pack(key))
-            _write(item, packer, pieces)
+            parts.append(packer.pack(key))
+            _write(item, packer, parts)
     elif isinstance(value, memoryview):
-        pieces += [b"\xc6" + len(value).to_bytes(4, "big"), value]
+        parts += [b"\xc6" + len(value).to_bytes(4, "big"), value]
+    elif type(value) is int and value >= 0:
+        parts.append(b"\xcf" + value.to_bytes(8, "big"))
     else:
-        pieces.append(packer.pack(value))
+        parts.append(packer.pack(value))
 
 
 def _spec_text(spec: PolicySpec) -> str:

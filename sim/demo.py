@@ -59,10 +59,11 @@ class Command:
         scenario = SUITE.scenario(self.instruction, self.seed)
         clock = MonotonicClock()
         with (
-            policy_at(self.policy, self.threads) as policy,
             interruptible() as pressed,
+            policy_at(self.policy, self.threads) as policy,
             SUITE.robot(clock) as robot,
         ):
+            pressed.armed = True
             check_match(policy.spec, robot.spec)
             robot.reset(scenario.layout)
             print(f'"{self.instruction}"', flush=True)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json as jsonlib
 import multiprocessing
 import os
-import platform
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from runtime import joining, loop
 from runtime.budget import Budget
-from runtime.bundle import load
 from runtime.clock import SimulatedClock, Ticker
-from runtime.engine import OnnxPolicy
 from runtime.guard import Guard
+from runtime.machine import machine
 from runtime.planner import InlineLink, Planner
+from runtime.policies import open_policy
 from runtime.spawn import follow
 from runtime.watchdogs import Watch
 from sim.statistics import jerk, wilson
@@ -56,8 +55,8 @@ class Command:
 
     suite: str = "tabletop"
     """The suite's name."""
-    policy: Path = SHIPPED
-    """A bundle's folder."""
+    policy: str = str(SHIPPED)
+    """A bundle's folder, or the name of an installed policy."""
     episodes: int = 100
     """How many seeds; with --swap each is two episodes."""
     seed: int = 10_000
@@ -100,7 +99,7 @@ class Command:
         if duration(self.latency) > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
-        joining.make(self.join, load(self.policy).spec)
+        joining.make(self.join, open_policy(self.policy).spec)
         return suite
 
     def _progress(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
@@ -138,12 +137,12 @@ class Command:
         names = sorted({e["task"] for e in episodes})
         report = {
             "suite": suite,
-            "policy": str(self.policy.name),
+            "policy": Path(self.policy).name,
             "split": self.split,
             "swap": self.swap,
             "machine": machine(),
             "latency": self.latency,
-            "join": joining.make(self.join, load(self.policy).spec).name,
+            "join": joining.make(self.join, open_policy(self.policy).spec).name,
             "rate": self.rate,
             "seeds": [self.seed, self.seed + self.episodes - 1],
             "episodes": episodes,
@@ -200,26 +199,6 @@ def percentiles(values: np.ndarray) -> dict[str, float]:
     return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(most)}
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    names = ("numpy", "mujoco", "onnxruntime")
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
-
-
 # -- a worker: one world and one policy a process, kept between episodes
 
 
@@ -228,7 +207,7 @@ class Options:
     """What every episode of a run has in common; `latency` in s."""
 
     suite: str
-    policy: Path
+    policy: str
     split: str
     swap: bool
     latency: float
@@ -244,7 +223,7 @@ class _Worker:
     def __init__(self, options: Options) -> None:
         self.options, self.suite = options, make_suite(options.suite)
         self.robot = self.suite.robot(SimulatedClock())
-        self.policy = OnnxPolicy(load(options.policy), threads=1)
+        self.policy = open_policy(options.policy, threads=1)
         check_match(self.policy.spec, self.robot.spec)
 
 

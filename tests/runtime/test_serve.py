@@ -158,11 +158,11 @@ def test_a_policy_is_a_folder_or_a_name(folder: Path, monkeypatch: pytest.Monkey
     assert open_policy(str(folder)).spec == SPEC
     assert open_policy("scripted").argument == "none"
     assert open_policy("scripted:hf://a/b:c").argument == "hf://a/b:c"
-    with pytest.raises(TaktError, match="valid names: scripted, wrong"):
+    with pytest.raises(TaktError, match="valid: scripted, wrong"):
         open_policy("nothing")
     with pytest.raises(TaktError, match="is no policy"):
         open_policy("wrong:x")
-    with pytest.raises(TaktError, match="no folder with policy"):
+    with pytest.raises(TaktError, match="a folder with policy"):
         open_policy(str(folder.parent))
 
 
@@ -173,7 +173,7 @@ def test_no_names_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_spawning_a_name_that_nobody_offers_is_its_line() -> None:
-    with pytest.raises(TaktError, match="no policy's name"), spawn("nothing"):
+    with pytest.raises(TaktError, match="nor a policy's name"), spawn("nothing"):
         pass
 
 

@@ -35,7 +35,7 @@ from runtime.spawn import spawn
 from runtime.watchdogs import Watch
 from tests import fakes
 from tests.runtime.peers import PATIENCE, greet, raw, reply, request, until
-from vla.contract import ActionChunk, Observation, Policy, TaktError
+from vla.contract import ActionChunk, CameraSpec, Observation, Policy, TaktError
 
 SPEC = fakes.arm_spec()
 
@@ -582,3 +582,21 @@ def test_a_server_that_was_stopped_is_noticed_and_gone_on_with(folder: Path) -> 
             child.send_signal(signal.SIGCONT)
         until(lambda: remote.poll() or remote.link_up, "the link stayed down")
         remote.infer(fakes.observation(SPEC))
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_large_frames_arrive_as_they_were_sent(address: str, settles: bool) -> None:
+    """Memory is written again for the next request only when the one before has arrived."""
+    camera = CameraSpec("front", 480, 640)
+    spec = replace(SPEC, cameras=(camera,))
+    policy = fakes.ScriptedPolicy(spec)
+    with serving(policy, address), RemotePolicy(address) as remote:
+        for shade in range(20):
+            seen = fakes.observation(spec, float(shade), shade=shade)
+            if settles:
+                remote.infer(seen)
+            else:  # one after the other, without looking at answers
+                until(lambda seen=seen: remote.submit(seen), "it could not be sent")
+        until(lambda: remote.poll() or policy.seen[-1].time == 19.0, "the last did not arrive")
+    for seen in policy.seen:
+        np.testing.assert_array_equal(seen.frames["front"], np.full((480, 640, 3), int(seen.time), np.uint8))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import wire
+from runtime.unpack import unpack
 from tests import fakes
 from vla.contract import ActionChunk, Observation, Prefix
 
@@ -196,3 +197,72 @@ def test_a_message_too_large_to_be_taken_is_not_sent() -> None:
 def test_specs_have_names() -> None:
     assert wire.digest(SPEC) == wire.digest(fakes.arm_spec())
     assert wire.digest(SPEC) != wire.digest(fakes.arm_spec(dt=0.1))
+
+
+plain = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(), st.binary()
+    ),
+    lambda t: st.one_of(st.lists(t, max_size=20), st.dictionaries(st.text(), t, max_size=20)),
+    max_leaves=12,
+)
+
+
+@given(plain)
+def test_what_msgpack_packs_is_read_alike(value: object) -> None:
+    """Two readers of one format."""
+    data = msgpack.packb(value)
+    try:
+        ours = unpack(data, 256)
+    except ValueError:
+        assert depth(value) > 8
+    else:
+        np.testing.assert_equal(with_bytes(ours), msgpack.unpackb(data))
+
+
+def depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+
+def with_bytes(value: object) -> object:
+    """Views as the bytes they show."""
+    if isinstance(value, memoryview):
+        return bytes(value)
+    if isinstance(value, list):
+        return [with_bytes(item) for item in value]
+    return {k: with_bytes(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+@given(st.binary(max_size=60))
+def test_what_msgpack_refuses_is_refused(data: bytes) -> None:
+    try:
+        ours = unpack(data, 256)
+    except ValueError:
+        return
+    np.testing.assert_equal(with_bytes(ours), msgpack.unpackb(data, strict_map_key=False))
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 255, 256, 65535, 65536])
+def test_every_size_of_header_is_read(size: int) -> None:
+    for value in ("x" * size, b"x" * size, [7] * size, {str(i): i for i in range(size)}):
+        assert with_bytes(unpack(msgpack.packb(value), 1 << 17)) == value
+
+
+def test_views_are_of_the_message_and_read_only() -> None:
+    data = bytearray(msgpack.packb({"a": b"abc"}))
+    view = unpack(data, 256)["a"]
+    assert view.readonly
+    data[-1] = ord("z")
+    assert bytes(view) == b"abz"
+    with pytest.raises(ValueError, match="distinct"):
+        unpack(b"\x82\xa1a\x01\xa1a\x02", 256)
+    for bad in (b"\xc1", b"\xd4\x01\x00", b"\x01\x01", b"\x81\x01\x01", b"\xa1\xff", b"\x92\x01"):
+        with pytest.raises(ValueError):
+            unpack(bad, 256)
+
+
+def test_requests_of_one_shape_have_one_size() -> None:
+    good = infer()
+    other = replace(good, session=1, seq=2**40, seed=0, call=9, deadline=1e9)
+    assert len(wire.encode(good)) == len(wire.encode(other))

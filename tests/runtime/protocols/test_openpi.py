@@ -168,7 +168,7 @@ def refused(setting: Setting, message: bytes | str) -> str:
         assert "\n" not in text and "Traceback" not in text
         with pytest.raises(websockets.exceptions.ConnectionClosedError):
             socket.recv(timeout=20)
-        assert socket.close_code == 1011
+        assert socket.protocol.close_code == 1011
         return text
 
 
@@ -220,7 +220,7 @@ def test_a_message_that_is_too_long(setting: Setting) -> None:
             socket.send(bytes((64 << 20) + 1))
         with pytest.raises(websockets.exceptions.ConnectionClosed):
             socket.recv(timeout=20)
-        assert socket.close_code in (1006, 1009)
+        assert socket.protocol.close_code in (1006, 1009)
 
 
 def test_a_key() -> None:
