@@ -33,7 +33,8 @@ def interrupt(run: takt.Run) -> None:
 def check_left(body: Body, run: takt.Run, policy: int) -> None:
     """It ended as one that was interrupted, silently; the arm was made safe and stands; no child is left."""
     status, errors = run.ended()
-    assert status == 130, errors
+    # A press after the last line, when there is nothing left to do, ends Python by the signal itself.
+    assert status in (130, -signal.SIGINT), errors
     assert "Traceback" not in errors
     assert body.notes() in (LEAVING, [])
     until(lambda: not body.log() or body.settled(), "the arm does not come to rest")
@@ -90,13 +91,14 @@ def test_ctrl_c_while_the_arm_is_made_safe_does_not_keep_it_from_that(
 
 
 def test_the_arm_is_made_safe_before_the_run_is_reported(body: Body, tmp_path: Path) -> None:
-    with takt.run(tmp_path / "out", "hours", **{SAFING: "0.3"}) as run:
+    with takt.run(tmp_path / "out", "hours", **{SAFING: "2"}) as run:
         takt.commanded(body, RATE)
         interrupt(run)
         until(lambda: "safing" in body.notes(), "it was not left")
         assert not run.out.exists()
-        until(lambda: run.out.exists() or run.process.poll() is not None, "nothing was reported")
-        assert body.notes() == LEAVING
+        run.ended()
+    assert body.notes() == LEAVING
+    assert run.out.exists()
 
 
 @pytest.mark.parametrize("seed", range(2))
