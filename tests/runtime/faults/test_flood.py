@@ -62,14 +62,14 @@ def flooded(body: Body, folder: Path, flood: Answer, pace: float) -> Flooded:
     assert made.loop["closest"] > 0.5 / RATE
     assert made.grew < GROWTH
     # The loop itself is not kept from its ticks; a machine that is busy may be.
-    assert made.loop["skipped"] < made.loop["ticks"] / 10
+    assert made.loop["skipped"] < made.loop["ticks"] / 4
     return made
 
 
 def test_ten_times_as_much_as_was_asked_for_changes_nothing(body: Body, tmp_path: Path) -> None:
     made = flooded(body, tmp_path, many, pace=1 / RATE)
     assert made.sent > 10 * made.asked > 0
-    assert made.loop["held"] < made.loop["ticks"] / 10
+    assert made.loop["held"] < made.loop["ticks"] / 4
     # The arm's way round is the policy's: the hand of its clock, less what a command takes to arrive.
     told = [e for e in body.log() if e.kind == "goal"][RATE : -RATE // 2]
     assert np.median([hours.off(e.goal, e.time) for e in told]) < hours.DT

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtime.client import RemotePolicy
+from runtime.server import Server
 from runtime.spawn import spawn
 from runtime.states import Flag, State
+from tests.runtime.faults import hours
 from tests.runtime.faults.body import Body
 from tests.runtime.faults.proxy import Proxy, proxy
-from tests.runtime.faults.ticks import Drive, acting, asked, check_timed, drive, first, holding, script, then
+from tests.runtime.faults.ticks import (
+    Drive,
+    acting,
+    asked,
+    check_timed,
+    drive,
+    first,
+    holding,
+    runs,
+    script,
+    then,
+)
 from tests.runtime.peers import free_port
 
 
 @contextmanager
-def networked(rows: int, seed: int = 0) -> Iterator[tuple[Proxy, RemotePolicy]]:
+def networked(rows: int) -> Iterator[tuple[Proxy, RemotePolicy]]:
     """A network that can be damaged, and a policy behind it with chunks of so many rows."""
     address = f"tcp://127.0.0.1:{free_port()}"
     with (
         spawn(f"hours:{rows}", address),
-        proxy(address, seed) as network,
+        proxy(address) as network,
         RemotePolicy(network.address, robot="body") as policy,
     ):
         yield network, policy
@@ -45,7 +61,7 @@ def test_a_partition_is_noticed_before_the_chunk_ends_and_holds_by_age(body: Bod
     back = held + first(ticks[held:], lambda t: t.target is not None)
     # Link loss stops nothing by itself: what is in age is played on, and then the arm holds.
     assert down < held
-    assert all(t.state is State.RUNNING for t in ticks[:held])
+    assert all(runs(t) for t in ticks[:held])
     assert all(t.state is State.HOLD for t in ticks[held:back])
     assert asked(ticks[back]) > ticks[held].now
     assert ticks[-1].link_up
@@ -75,14 +91,31 @@ def test_what_comes_too_late_is_never_played(body: Body, rows: int, damage: dict
     assert made.result.late + made.result.failed > 0
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_jitter_costs_rows_and_never_plays_one_out_of_its_time(body: Body, seed: int) -> None:
+def test_jitter_costs_rows_and_never_plays_one_out_of_its_time(body: Body) -> None:
     def longer(made: Drive) -> bool:
         return len(made.ticks) > 75
 
-    with networked(16, seed) as (network, policy):
+    with networked(16) as (network, policy):
         stages = (then(acting(10), lambda: network.damage(delay=0.01, jitter=0.1, rate=20_000.0)), longer)
         made = drive(body, policy, script(*stages))
     check_timed(made.ticks)
     ages = [t.at - asked(t) for t in made.ticks if t.target is not None and t.now > made.passed[0]]
     assert len(ages) > 10
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(
+    body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours and years, to and fro, at every look, for the arm's side and the policy's."""
+    jumps = random.Random(0)
+
+    def jumping(*_: object) -> float:
+        return jumps.uniform(-1e9, 4e9)
+
+    for name in ("time", "localtime", "gmtime"):
+        monkeypatch.setattr(time, name, jumping)
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * jumping()))
+    with Server(hours.Hours(), f"ipc://{tmp_path}/p") as server, RemotePolicy(server.address) as policy:
+        made = drive(body, policy, script(acting(40)))
+    monkeypatch.undo()
+    check_timed(made.ticks)

@@ -186,3 +186,8 @@ def asked(tick: Tick) -> float:
     """When the target of a tick was asked for, s."""
     assert tick.target is not None
     return tick.at - hours.since(tick.target, tick.at)
+
+
+def runs(tick: Tick) -> bool:
+    """Whether targets get through, or nothing but a machine that is busy with other things keeps them."""
+    return tick.state is State.RUNNING or bool(tick.flags & {Flag.OVERRUNS, Flag.STATE_STALE})
