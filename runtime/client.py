@@ -82,7 +82,8 @@ class RemotePolicy:
         self._robot, self._role = robot or f"client-{secrets.token_hex(8)}", role
         self._quality = quality if frames == "jpeg" else None
         self._offset = Offset()
-        self._sent: OrderedDict[int, float] = OrderedDict()  # seq -> when it was sent, s
+        # seq -> when it was sent, and the time of its observation, s
+        self._sent: OrderedDict[int, tuple[float, float]] = OrderedDict()
         self._digest: str | None = None
         self._session: int | None = None
         self._next = 0  # the seq of the next request
@@ -168,7 +169,7 @@ class RemotePolicy:
         now = self._clock()
         if not self._send(wire.Infer(*ids, observation, prefix, deadline)):
             return False
-        self._sent[self._next] = now
+        self._sent[self._next] = now, observation.time
         if len(self._sent) > _SENT:
             self._sent.popitem(last=False)
         self._next += 1
@@ -224,13 +225,15 @@ class RemotePolicy:
             return None
         if chunk.actions.shape[1] != self._spec.actions.size or not np.isfinite(chunk.actions).all():
             return None
+        sent, asked = self._sent.get(message.seq, (None, chunk.time))
+        if chunk.time != asked:
+            return None  # rows are looked up by time: this one answers what was not asked
         self._seen = message.seq
         if message.seq == self._next - 1:
             self._channel.settle()
-        asked = self._sent.get(message.seq)
         self._answered(message.seq)
-        if asked is not None and chunk.origin is not None and message.left is not None:
-            self._offset.note(asked, chunk.origin, message.left, self.heard)
+        if sent is not None and chunk.origin is not None and message.left is not None:
+            self._offset.note(sent, chunk.origin, message.left, self.heard)
         return replace(chunk, origin=self._offset.ours(chunk.origin))
 
     def _answered(self, seq: int) -> bool:

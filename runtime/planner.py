@@ -112,7 +112,8 @@ class Planner:
     Attributes:
         asked, answered: requests sent, answers received.
         late: answers dropped because a newer one was there or their last row had passed.
-        refused: answers that no robot may be given: not finite, of another shape, or for a time to come.
+        refused: answers that no robot may be given: not finite, of another shape, for a time to come,
+            or for longer than the policy says.
         failed: requests that got no chunk.
         exceeded: answers that came later than was assumed, and after the rows committed for them.
         kept: requests made knowing that their answer comes after the running chunk's end.
@@ -302,7 +303,9 @@ def _sound(chunk: ActionChunk, spec: PolicySpec, now: float) -> bool:
     """Whether a chunk may be played at all; one number that is not finite spoils the whole of it."""
     shape = chunk.actions.ndim == 2 and len(chunk.actions) > 0 and chunk.actions.shape[1] == spec.actions.size
     timed = chunk.time <= now + _SAME and 0 < chunk.dt < np.inf
-    return shape and timed and bool(np.isfinite(chunk.actions).all())
+    # One that lasts longer than the policy's would be played on and on after the policy has gone.
+    lasts = (len(chunk.actions) - 1) * chunk.dt <= (spec.chunk_length - 1) * spec.dt + _SAME
+    return shape and timed and lasts and bool(np.isfinite(chunk.actions).all())
 
 
 def _committed(prefix: Prefix | None) -> int:
