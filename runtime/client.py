@@ -255,7 +255,7 @@ class RemotePolicy:
             raise TaktError("the server has another policy than at the start: connect anew")
         if error.code == "session":
             self._lose()
-        elif error.code == "lease" and self._digest is not None:
+        elif error.code == "lease":
             self._bar(error)
         if error.code in ("lease", "busy") and self._session is None:
             self._hello_due = self._clock() + _AGAIN

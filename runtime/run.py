@@ -52,15 +52,16 @@ def policy_at(place: str, threads: int, **options: Any) -> Iterator[RemotePolicy
 
 
 class Presses:
-    """Ctrl-C, before and after there is a robot to be made safe first.
+    """Ctrl-C, before, while and after there is a robot to be made safe.
 
     Attributes:
         armed: once true, the first press only asks the loop to end after its tick; until then, and at a
             second press, whatever runs is interrupted.
+        deaf: nothing is interrupted, as what runs makes the robot ready or safe.
     """
 
     def __init__(self) -> None:
-        self.armed = self._pressed = False
+        self.armed = self.deaf = self._pressed = False
 
     def __call__(self) -> bool:
         """Whether it was pressed. It counts even where the interruption was lost in a destructor."""
@@ -68,8 +69,28 @@ class Presses:
 
     def press(self, *_: object) -> None:
         again, self._pressed = self._pressed, True
-        if again or not self.armed:
-            raise KeyboardInterrupt
+        if self.deaf or (self.armed and not again):
+            return
+        # What this leads to is that the robot is left, and a third press must not keep it from that.
+        self.deaf = self.armed
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def through(self, robot: Robot) -> Iterator[None]:
+        """`with robot`, which no press interrupts while it is entered or left.
+
+        An interruption would leave it half-way: powered, or on its way to where it parks.
+        """
+        self.deaf = True
+        try:
+            with robot:
+                self.armed, self.deaf = True, False
+                try:
+                    yield
+                finally:
+                    self.deaf = True
+        finally:
+            self.armed = self.deaf = False
 
 
 @contextmanager
@@ -129,9 +150,10 @@ class Command:
         with interruptible() as pressed, policy_at(self.policy, self.threads, **link) as policy:
             check_match(policy.spec, robot.spec)
             joining.make(self.join, policy.spec)
-            with robot:
-                pressed.armed = True
-                return self._obey(robot, policy, pressed)
+            with pressed.through(robot):
+                result, budget, limit = self._obey(robot, policy, pressed)
+            self._report(result, budget, limit)
+        return {"done": 0, "interrupted": 130}.get(result.reason, 1)
 
     def _check(self) -> None:
         if not self.text.strip():
@@ -143,7 +165,9 @@ class Command:
             if value is not None and not 0 < value < float("inf"):
                 raise TaktError(f"--{name.replace('_', '-')} is in seconds, above 0 and finite")
 
-    def _obey(self, robot: Robot, policy: RemotePolicy, pressed: Callable[[], bool]) -> int:
+    def _obey(
+        self, robot: Robot, policy: RemotePolicy, pressed: Callable[[], bool]
+    ) -> tuple[loop.LoopResult, Budget, dict[str, float]]:
         # The first inference allocates and reads the words: before the loop it costs no beat.
         policy.infer(replace(robot.read(), instruction=self.text))
         policy.reset(0)
@@ -162,8 +186,7 @@ class Command:
             result = loop.run(
                 robot, planner, ticker, budget, self.text, guard, over, interrupted=pressed, settle=True
             )
-        self._report(result, budget, limits(policy.spec, period, planner.replan))
-        return {"done": 0, "interrupted": 130}.get(result.reason, 1)
+        return result, budget, limits(policy.spec, period, planner.replan)
 
     def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float]) -> None:
         console = Console()
