@@ -12,7 +12,7 @@ from runtime import wire
 from runtime.bind import readable
 from vla.contract import TaktError
 
-_LARGE = 64 << 10  # bytes from which a message is written in place
+_LARGE = 512 << 10  # bytes from which a message is written in place
 _SPARE = 2  # large messages whose memory is kept
 _REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 _REFUSED |= zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
@@ -71,13 +71,13 @@ class Channel:
         frame = next((frame for frame in self._spare if len(frame.buffer) == size), None)
         if frame is None:
             frame = zmq.Frame(bytes(size), copy=True)
-            self._spare.append(frame)
+            self._spare = [*self._spare, frame][-_SPARE:]
         room, at = frame.buffer, 0
         for part in parts:
             room[at : at + len(part)] = part
             at += len(part)
         self._socket.send(frame, zmq.NOBLOCK, copy=False)
-        self._spare.remove(frame)
+        self._spare = [other for other in self._spare if other is not frame]
         self._flying = [*self._flying, frame][-_SPARE:]
 
     def receive(self) -> bytes | None:

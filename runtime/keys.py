@@ -9,6 +9,7 @@ DIR/NAME/                      --client NAME: client.key, client.pub, server.pub
 
 from __future__ import annotations
 
+import json as jsonlib
 import os
 import re
 import struct
@@ -202,9 +203,13 @@ class Command:
     """Where the keys are, or are to be."""
     client: str | None = None
     """Add a client of this name to those that are let in."""
+    json: Path | None = None
+    """Where to write the names of the files that were made."""
 
     def run(self) -> int:
         files = make(self.folder) if self.client is None else add_client(self.folder, self.client)
         for file in files:
             print(file)
+        if self.json is not None:
+            self.json.write_text(jsonlib.dumps({"files": [str(file) for file in files]}, indent=2) + "\n")
         return 0

@@ -216,6 +216,8 @@ class Planner:
 
     def _choose(self, now: float) -> tuple[Choice, Prefix | None]:
         latency, left = self.latency(now), self._left(now)
+        if not np.isfinite(left) and self._steps(self._share()):
+            left = self._share()  # an answer that took longer would end before the one after it
         if not np.isfinite(left):
             prefix = self.join.prefix(now, latency or 0.0)
             return Choice(now, latency, _committed(prefix), None, self._most or None, True), prefix
@@ -249,8 +251,10 @@ class Planner:
 
     def _usable(self) -> float:
         """How long after its observation a chunk may be used, s."""
-        whole = np.inf if self.chunk is None else (len(self.chunk.actions) - 1) * self.chunk.dt
-        return min(whole, self.max_age)
+        rows, dt = (self.spec.chunk_length, self.spec.dt)
+        if self.chunk is not None:
+            rows, dt = len(self.chunk.actions), self.chunk.dt
+        return min((rows - 1) * dt, self.max_age)
 
     # -- answering
 

@@ -129,6 +129,8 @@ class Command:
     """Ask for SCHED_FIFO, locked memory and a core of its own, and say what was granted."""
     core: int | None = None
     """The core for --realtime; the last one by default."""
+    name: str = ""
+    """What this body is called by a server; one client at a time commands a name. By default the robot's."""
     frames: str = "raw"
     """How frames travel to a server: raw, or jpeg for links that are slow."""
     keys: Path | None = None
@@ -143,7 +145,7 @@ class Command:
     def run(self) -> int:
         self._check()
         robot = make_robot(self.robot)
-        link = {"robot": robot.spec.name, "frames": self.frames, "keys": self.keys}
+        link = {"robot": self.name or robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
         with interruptible() as pressed, policy_at(self.policy, self.threads, **link) as policy:
             check_match(policy.spec, robot.spec)

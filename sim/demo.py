@@ -127,14 +127,14 @@ def obey(
     policy.reset(scenario.seed)
     robot.reset(scenario.layout)
     clock, budget = robot.clock, Budget()
-    begun = clock.now()
-    goal = Goal(scenario, robot.world, SUITE.settle, begun, begun + seconds)
     states: list[np.ndarray] = []
 
     def save(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
         states.append(robot.world.save())
 
     with without_collections():
+        begun = clock.now()
+        goal = Goal(scenario, robot.world, SUITE.settle, begun, begun + seconds)
         result = loop.run(
             robot, Planner(policy.spec, policy, period=1.0 / RATE), Ticker(clock, 1.0 / RATE), budget,
             scenario.instruction, Guard(robot.spec), lambda now: pressed() or goal(now), on_tick=save,

@@ -8,6 +8,8 @@ frame still carries a clean target.
 A policy whose answers come late is corrected as it will be used: the first rows of the label are those
 of the plan that runs, which will be executed whatever it answers, and the expert goes on from where
 they lead. So the policy learns to put right what was committed, not only to continue it.
+
+Commands pass the same safety filter as in the loop, so that the arm lags behind a plan as it will.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.safety import Limits, Memory, limit, start
+from sim import robot
 from sim.tabletop import expert, tasks
 from sim.tabletop.world import CAMERAS, TICK_STEPS, World
 from vla import flow
@@ -71,6 +75,32 @@ class Noise:
             self._jaw = float(self.rng.uniform(-0.1, 1.1))
 
 
+class Arm:
+    """The world's arm behind the safety filter, a tick at a time."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.limits = Limits.of(robot.spec())
+        self._now = 0.0
+        self._memory = start(self.limits, world.joints(), self._now)
+
+    def tick(self, target: np.ndarray) -> None:
+        """Command joint targets, shape (6,) [rad], and advance by a tick."""
+        self._now += DT / ROW_TICKS
+        command, self._memory, _ = limit(self.limits, self._memory, target, self.world.joints(), self._now)
+        self.world.command(command)
+        self.world.advance(TICK_STEPS)
+
+    def keep(self) -> tuple[float, Memory]:
+        """Remember the world, and the filter's memory, which is given back to `put_back`."""
+        self.world.keep()
+        return self._now, self._memory
+
+    def put_back(self, kept: tuple[float, Memory]) -> None:
+        self.world.put_back()
+        self._now, self._memory = kept
+
+
 class Driver(Protocol):
     """Who moves the arm, asked at each row."""
 
@@ -80,23 +110,22 @@ class Driver(Protocol):
         """The rows from now on that are executed whatever a policy would answer, shape (d, 6) [rad]."""
 
 
-def label(world: World, committed: np.ndarray | None = None) -> np.ndarray:
-    """The expert's next chunk from here, shape (ROWS, 6) [rad]; the world is left as it was.
+def label(arm: Arm, committed: np.ndarray | None = None) -> np.ndarray:
+    """The expert's next chunk from here, shape (ROWS, 6) [rad]; the arm and its world are left as they were.
 
     Args:
         committed: shape (d, 6) [rad]; rows that are executed first and begin the chunk.
     """
     first = np.zeros((0, 6)) if committed is None else committed
-    world.keep()
+    kept = arm.keep()
     rows = []
     for tick in range(ROWS * ROW_TICKS):
         at = tick / ROW_TICKS
-        target = _between(first, at) if at <= len(first) - 1 else expert.act(world)
+        target = _between(first, at) if at <= len(first) - 1 else expert.act(arm.world)
         if tick % ROW_TICKS == 0:
             rows.append(target)
-        world.command(target)
-        world.advance(TICK_STEPS)
-    world.put_back()
+        arm.tick(target)
+    arm.put_back(kept)
     return np.array(rows, np.float32)
 
 
@@ -129,23 +158,23 @@ def episode(
         after: rows recorded after success, where the arm leaves and rests.
     """
     world.reset(layout)
+    arm = Arm(world)
     frames: list[dict[str, np.ndarray]] = []
     done = 0
     for row in range(rows):
         seen = observe(world, row * DT, instruction)
         drive = driver(world, seen)
-        frames.append(_record(world, seen, driver.committed()))
+        frames.append(_record(arm, seen, driver.committed()))
         for tick in range(row * ROW_TICKS, (row + 1) * ROW_TICKS):
-            world.command(noise(drive(tick, tick * DT / ROW_TICKS)))
-            world.advance(TICK_STEPS)
+            arm.tick(noise(drive(tick, tick * DT / ROW_TICKS)))
         done = done + 1 if world.success() else 0
         if done > after:
             break
     return Episode({k: np.stack([f[k] for f in frames]) for k in frames[0]}, world.success())
 
 
-def _record(world: World, seen: Observation, committed: np.ndarray) -> dict[str, np.ndarray]:
-    chunk = label(world, committed)
+def _record(arm: Arm, seen: Observation, committed: np.ndarray) -> dict[str, np.ndarray]:
+    world, chunk = arm.world, label(arm, committed)
     named = world.named()
     pixels = np.array([[world.project(c, p) for p in named] for c in CAMERAS], np.float32)
     return {

@@ -31,14 +31,14 @@ def test_it_says_what_made_it() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("split", "swap"), [("seen", False), ("phrasings", False), ("seen", True)])
 def test_it_obeys_on_tables_it_never_saw(split: str, swap: bool) -> None:
-    evaluate.start("tabletop", SHIPPED, split, swap, 0.0, 30.0)
+    evaluate.start(evaluate.Options("tabletop", str(SHIPPED), split, swap, 0.0, None, 30.0))
     outcomes = [e["success"] for seed in range(500, 506) for e in evaluate.play(seed)["episodes"]]
     assert sum(outcomes) >= len(outcomes) - 1, outcomes
 
 
 @pytest.mark.slow
 def test_an_episode_does_not_depend_on_what_was_played_before() -> None:
-    evaluate.start("tabletop", SHIPPED, "seen", False, 0.0, 30.0)
+    evaluate.start(evaluate.Options("tabletop", str(SHIPPED), "seen", False, 0.0, None, 30.0))
     forwards = {seed: evaluate.play(seed) for seed in (601, 602, 603)}
     for seed in (603, 602, 601):
         again = evaluate.play(seed)

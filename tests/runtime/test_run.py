@@ -100,7 +100,7 @@ def test_ctrl_c_at_any_moment_leaves_no_process(folder: Path, plugin: Path, dela
     ("args", "says"),
     [
         (["--robot", "nobody", "--policy", "nowhere"], "valid: "),
-        (["--robot", "paper", "--policy", "nowhere"], "no folder with policy.json"),
+        (["--robot", "paper", "--policy", "nowhere"], "is not a bundle"),
         (["--robot", "paper", "--policy", "nowhere", "--rate", "0"], "--rate is from 1"),
     ],
 )

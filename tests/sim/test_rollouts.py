@@ -22,43 +22,54 @@ def world() -> Iterator[World]:
     made.close()
 
 
-def started(world: World, seed: int, ticks: int = 0) -> tasks.Layout:
-    layout = tasks.sample(np.random.default_rng(seed))
-    world.reset(layout)
+def started(world: World, seed: int, ticks: int = 0) -> rollouts.Arm:
+    world.reset(tasks.sample(np.random.default_rng(seed)))
+    arm = rollouts.Arm(world)
     for _ in range(ticks):
-        world.command(expert.act(world))
-        world.advance(rollouts.TICK_STEPS)
-    return layout
+        arm.tick(expert.act(world))
+    return arm
 
 
 @pytest.mark.parametrize("ticks", [0, 20, 60, 110])
 def test_labelling_leaves_the_world_as_it_was(world: World, ticks: int) -> None:
-    started(world, 1, ticks)
+    arm = started(world, 1, ticks)
     world.command(world.data.ctrl + 0.01)  # a command under way counts too
     before, ctrl = world.save(), world.data.ctrl.copy()
-    rollouts.label(world)
+    rollouts.label(arm)
     np.testing.assert_array_equal(world.save(), before)
     np.testing.assert_array_equal(world.data.ctrl, ctrl)
 
 
 def test_a_label_is_a_function_of_the_state(world: World) -> None:
-    started(world, 2, 40)
-    first = rollouts.label(world)
-    np.testing.assert_array_equal(rollouts.label(world), first)
+    arm = started(world, 2, 40)
+    first = rollouts.label(arm)
+    np.testing.assert_array_equal(rollouts.label(arm), first)
     assert (first.shape, first.dtype) == ((rollouts.ROWS, 6), np.float32)
 
 
 def test_a_label_is_what_the_expert_does_from_there(world: World) -> None:
-    started(world, 3, 30)
-    label = rollouts.label(world)
+    arm = started(world, 3, 30)
+    label = rollouts.label(arm)
     done = []
     for tick in range(rollouts.ROWS * rollouts.ROW_TICKS):
         target = expert.act(world)
         if tick % rollouts.ROW_TICKS == 0:
             done.append(target)
-        world.command(target)
-        world.advance(rollouts.TICK_STEPS)
+        arm.tick(target)
     np.testing.assert_allclose(label, done, atol=1e-4)
+
+
+def test_a_label_goes_on_from_where_committed_rows_lead(world: World) -> None:
+    arm = started(world, 3, 30)
+    away = world.joints() + np.linspace(0, 1, 5)[:, None] * np.array([0.3, 0, 0, 0, 0, 0])
+    label = rollouts.label(arm, away)
+    np.testing.assert_allclose(label[:5], away, atol=1e-6)
+    for tick in range(4 * rollouts.ROW_TICKS + 1):
+        at = tick / rollouts.ROW_TICKS
+        arm.tick(np.array([np.interp(at, range(5), away[:, j]) for j in range(6)]))
+    for _ in range(rollouts.ROW_TICKS - 1):
+        arm.tick(expert.act(world))
+    np.testing.assert_allclose(label[5], expert.act(world), atol=1e-4)
 
 
 def record(world: World, seed: int, strength: float = 1.0) -> rollouts.Episode:
