@@ -129,6 +129,13 @@ def test_nonsense_is_one_line(
     assert words in refused(capsys, str(folder), *flags)
 
 
+def test_a_token_that_is_no_text_is_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_bytes(b"\xff\xfe\x00")
+    assert "no text" in refused(capsys, str(folder), "--token-file", str(tmp_path / "token"))
+
+
 def test_every_protocol_has_its_usual_place() -> None:
     assert places(["takt"], []) == {"takt": "tcp://127.0.0.1:5555"}
     assert places(["gr00t"], []) == {"gr00t": "tcp://127.0.0.1:5555"}
