@@ -156,6 +156,8 @@ def offer(monkeypatch: pytest.MonkeyPatch, **names: str) -> None:
 
 def make_scripted(argument: str = "none") -> fakes.ScriptedPolicy:
     policy = fakes.ScriptedPolicy(SPEC)
+    if argument == "nonsense":
+        raise ValueError("no such speed")
     policy.argument = argument
     return policy
 
@@ -167,6 +169,8 @@ def test_a_policy_is_a_folder_or_a_name(folder: Path, monkeypatch: pytest.Monkey
     assert open_policy("scripted:hf://a/b:c").argument == "hf://a/b:c"
     with pytest.raises(TaktError, match="valid: scripted, wrong"):
         open_policy("nothing")
+    with pytest.raises(TaktError, match="no such speed"):
+        open_policy("scripted:nonsense")
     with pytest.raises(TaktError, match="is no policy"):
         open_policy("wrong:x")
     with pytest.raises(TaktError, match="a folder with policy"):
