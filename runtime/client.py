@@ -144,9 +144,9 @@ class RemotePolicy:
                 self._rest(end)
             asked, session = self._next - 1, self._session
             while self._session == session:
-                for chunk in self.poll():
-                    if self._seen == asked:
-                        return chunk
+                chunks = self.poll()  # answers to what was submitted before may be among them
+                if chunks and self._seen == asked:
+                    return chunks[-1]
                 self._check_failed(asked)
                 self._rest(end)
             # The session was lost, and the request with it: asked again, it has the same noise.

@@ -28,6 +28,7 @@ from vla.contract import ActionChunk, Policy, PolicySpec, Request, TaktError
 Done = Callable[["ActionChunk | TaktError"], None]
 
 _PEERS = 64  # peers that may wait at once
+_TURN = 1.0  # s within which a request without a deadline wants to be answered, so that none is starved
 _GRACE = 2.0  # s that closing waits for a running inference
 _PAYS = 0.9  # a batch has to take less than this part of what its requests take alone
 _RETRY = 64  # runs after which a size that did not pay is measured again
@@ -48,7 +49,8 @@ class _Waiting:
     request: Request
     done: Done
     arrival: float  # s
-    place: int  # in the order of arrival; a newer request of a peer keeps it
+    place: int  # in the order of arrival; a newer request of a peer keeps it, and `since`
+    since: float  # when the peer began to wait, s
     due: float = field(init=False)  # s, absolute
 
     def __post_init__(self) -> None:
@@ -56,7 +58,7 @@ class _Waiting:
 
     @property
     def rank(self) -> tuple[float, int]:
-        return self.due, self.place
+        return self.since + _TURN if self.due == math.inf else self.due, self.place
 
 
 class Pace:
@@ -158,7 +160,8 @@ class Desk:
         """Ask without waiting; False when the house is full or closed.
 
         The newest request of a peer replaces its waiting one, whose `done` is then never called. The
-        earliest deadline is answered first, requests without one last, equals by arrival; a request whose
+        earliest deadline is answered first, equals by arrival; a request without one ranks as one that is
+        due a second after its peer began to wait, so that none is starved. A request whose
         deadline passed while it waited is answered with `Late` and not run.
 
         Args:
@@ -169,7 +172,9 @@ class Desk:
             if self._over or (old is None and len(self._waiting) >= self._peers):
                 return False
             place = next(self._places) if old is None else old.place
-            self._waiting[peer] = _Waiting(peer, request, done, self.clock(), place)
+            now = self.clock()
+            since = now if old is None else old.since
+            self._waiting[peer] = _Waiting(peer, request, done, now, place, since)
             self._changed.notify()
         return True
 
@@ -221,9 +226,8 @@ class Desk:
         """Take from what waits the requests that are too late, and those to answer now."""
         late = [w for w in self._waiting.values() if w.due <= now]
         queued = sorted((w for w in self._waiting.values() if w.due > now), key=lambda w: w.rank)
-        batch = (
-            queued[: self.pace.choose(min(len(queued), self._batch), queued[0].due - now)] if queued else []
-        )
+        left = min((w.due for w in queued), default=math.inf) - now
+        batch = queued[: self.pace.choose(min(len(queued), self._batch), left)]
         for waiting in late + batch:
             del self._waiting[waiting.peer]
         return late, batch

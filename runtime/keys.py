@@ -74,7 +74,7 @@ class Authorized:
             for file in self._files():
                 try:
                     self._names[_public(file)] = file.stem
-                except TaktError:  # half written, perhaps: it lets nobody in
+                except (TaktError, OSError):  # half written, or not to be read: it lets nobody in
                     continue
         return self._names.get(key)
 

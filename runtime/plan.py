@@ -217,8 +217,8 @@ def read(path: Path) -> Profile:
     if unknown := sorted(set(profile) - set(STAGES)):
         raise TaktError(f"{path}: no stage {unknown[0]!r}; valid: {', '.join(STAGES)}")
     for stage, row in profile.items():
-        if not 0 <= row.get("p99", -1.0) < float("inf"):
-            raise TaktError(f"{path}: stage {stage!r} needs a 'p99' in ms, 0 or more")
+        if "p99" not in row or not all(0 <= value < float("inf") for value in row.values()):
+            raise TaktError(f"{path}: stage {stage!r} needs a 'p99' in ms, 0 or more as all its numbers")
     return profile
 
 
@@ -256,13 +256,16 @@ class Command:
     """Where to write the plan."""
 
     def run(self) -> int:
-        if not (1 <= self.rate <= RATE_MOST and (self.deadline is None or self.deadline > 0)):
-            raise TaktError(f"--rate is from 1 to {RATE_MOST}, --deadline above 0")
+        if not (1 <= self.rate <= RATE_MOST and (self.deadline is None or 0 < self.deadline < float("inf"))):
+            raise TaktError(f"--rate is from 1 to {RATE_MOST}, --deadline above 0 and finite")
         loaded = bundle.load(self.policy or shipped())
         steps = loaded.steps if self.steps is None else self.steps
         if steps < 1:
             raise TaktError("--steps is at least 1")
-        made = plan(read(self.profile), loaded.spec, self.rate, self.deadline, steps)
+        profile = read(self.profile)
+        if not profile.keys() & {"chunk", *POLICY}:
+            raise TaktError(f"{self.profile} tells nothing of a chunk's latency: run longer")
+        made = plan(profile, loaded.spec, self.rate, self.deadline, steps)
         Console().print(table(made))
         print("\n".join(self._lines(made, loaded.spec, steps)))
         if self.json is not None:

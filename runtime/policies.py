@@ -21,7 +21,8 @@ def open_policy(place: str, threads: int = 1) -> Policy:
         threads: of the engine, for a bundle.
 
     Raises:
-        TaktError: there is no such thing, with the valid names; or it is no policy.
+        TaktError: there is no such thing, with the valid names; it does not take the argument; or it is no
+            policy.
     """
     if (Path(place) / "policy.json").is_file():
         return OnnxPolicy(bundle.load(Path(place)), threads)
@@ -33,7 +34,10 @@ def open_policy(place: str, threads: int = 1) -> Policy:
             f"{place} is not a bundle (a folder with policy.json), nor a policy's name; valid: {valid}"
         )
     make = found[name].load()
-    policy = make(argument) if colon else make()
+    try:
+        policy = make(argument) if colon else make()
+    except ValueError as error:  # most likely an argument that it does not take
+        raise TaktError(f"policy {place!r}: {error}") from None
     if not isinstance(policy, Policy):
         raise TaktError(f"{name!r} of {found[name].value} made a {type(policy).__name__}, which is no policy")
     return policy

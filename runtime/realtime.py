@@ -100,8 +100,16 @@ def _fifo(undo: ExitStack, priority: int) -> str:
     before = os.sched_getscheduler(0), os.sched_getparam(0)
     # Children and threads that start from here on begin as ordinary ones.
     os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
-    undo.callback(os.sched_setscheduler, 0, *before)
+    undo.callback(_reschedule, *before)
     return f"SCHED_FIFO priority {priority}"
+
+
+def _reschedule(policy: int, parameters: os.sched_param) -> None:
+    try:
+        os.sched_setscheduler(0, policy, parameters)
+    except PermissionError:
+        # Without CAP_SYS_NICE the kernel takes the flag from nobody who has it: sched_setscheduler(2).
+        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, parameters)
 
 
 def _advise_fifo() -> str:

@@ -255,6 +255,10 @@ class Command:
         run = load(self.run_file)
         given = {"rate": self.rate, "deadline": self.deadline}
         run = Run({**run.about, **{k: v for k, v in given.items() if v}}, run.cost, run.steps, run.rows)
+        for name in given:
+            value = run.about.get(name)
+            if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
+                raise TaktError(f"{self.run_file}: its {name!r} is no positive number: give --{name}")
         if not run.cost:
             raise TaktError(f"{self.run_file} has no samples after the warm-up: run longer")
         self.out.parent.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,12 @@ def make_robot(name: str, **options: object) -> Robot:
     return found[name].load()(**options)
 
 
+def is_address(place: str) -> bool:
+    """Whether it is a server's address; the argument of a NAME:ARGUMENT may hold a URL as well."""
+    scheme, found, _ = place.partition("://")
+    return bool(found) and scheme.isalnum()
+
+
 @contextmanager
 def policy_at(place: str, threads: int, **options: Any) -> Iterator[RemotePolicy]:
     """The policy at an address, or one that a child process serves: a bundle's folder, or a name.
@@ -46,7 +52,7 @@ def policy_at(place: str, threads: int, **options: Any) -> Iterator[RemotePolicy
     """
     with ExitStack() as stack:
         address = place
-        if "://" not in place:
+        if not is_address(place):
             address, _ = stack.enter_context(spawn(place, threads=threads))
         yield stack.enter_context(RemotePolicy(address, **options))
 
@@ -160,6 +166,8 @@ class Command:
             raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
         if not (1 <= self.rate <= 1000 and 0 < self.seconds < float("inf")):
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
+        if self.keys is not None and "://" not in self.policy:
+            raise TaktError("--keys is for a server at an address; a policy started here is private as it is")
         for name in ("deadline", "max_age"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

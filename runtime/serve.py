@@ -120,7 +120,10 @@ class Command:
             raise TaktError("--batch and --threads are at least 1")
         token = None
         if self.token_file is not None:
-            token = self.token_file.read_text().strip()
+            try:
+                token = self.token_file.read_text().strip()
+            except UnicodeDecodeError:
+                raise TaktError(f"{self.token_file} is no text: write the token into it") from None
             if not token:
                 raise TaktError(f"{self.token_file} is empty: write the token into it")
         for name, bind in where.items():

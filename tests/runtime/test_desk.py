@@ -107,14 +107,33 @@ def test_an_answer_carries_its_wait_and_its_arrival() -> None:
         assert (desk.answered, desk.failed, desk.late, desk.batches) == (2, 0, 0, 2)
 
 
-def test_the_earliest_deadline_is_first_and_none_is_last() -> None:
+def test_the_earliest_deadline_is_first_and_none_is_a_second() -> None:
     clock, answers = Hand(), Answers()
     policy = Shared(clock)
     with Desk(policy, batch=1, clock=clock) as desk:
         with busy(policy, desk, answers):
-            for peer, deadline in [("n1", None), ("late", 9.0), ("n2", None), ("soon", 2.0), ("mid", 5.0)]:
+            for peer, deadline in [("n1", None), ("late", 9.0), ("n2", None), ("soon", 0.2), ("mid", 0.5)]:
                 assert desk.submit(peer, request(deadline=deadline), answers.to(peer))
-        assert [key for key, _ in answers.take(6)] == ["first", "soon", "mid", "late", "n1", "n2"]
+        assert [key for key, _ in answers.take(6)] == ["first", "soon", "mid", "n1", "n2", "late"]
+
+
+def test_those_with_deadlines_starve_nobody() -> None:
+    """Two keep the desk busy, each asking again at once; one without a deadline has a turn."""
+    clock, answers = Hand(), Answers()
+    policy = Shared(clock)
+    with Desk(policy, batch=1, clock=clock) as desk:
+        served: list[object] = []
+        with busy(policy, desk, answers):
+            for peer in "ab":
+                assert desk.submit(peer, request(deadline=0.5), answers.to(peer))
+            assert desk.submit("none", request(), answers.to("none"))
+        while "none" not in served:
+            ((key, _),) = answers.take(1)
+            served.append(key)
+            assert len(served) < 40
+            clock.now += 0.1
+            if key in ("a", "b"):
+                assert desk.submit(key, request(deadline=0.5), answers.to(key))
 
 
 def test_without_deadlines_everyone_has_a_turn() -> None:

@@ -144,6 +144,7 @@ def test_one_who_is_added_gets_in_and_one_who_is_removed_does_not(server: Server
     with pytest.raises(TaktError, match="refuses this client"):
         RemotePolicy(server.address, timeout=0.3, keys=folder / "arm7")
     (folder / "authorized_clients" / "broken.pub").write_text("half")
+    (folder / "authorized_clients" / "old.pub").mkdir()
     with RemotePolicy(server.address, keys=folder) as remote:
         remote.infer(fakes.observation(SPEC))
 

@@ -145,6 +145,14 @@ def test_the_command_prints_the_plan_and_judges(tmp_path: Path, capsys: pytest.C
     assert "does not hold: a tick computes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("latencies", [{}, {"tick": 1.0, "lateness": 0.1}])
+def test_a_run_that_never_had_a_chunk_is_not_said_to_hold(
+    tmp_path: Path, latencies: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["budget", str(run_json(tmp_path, latencies))]) == 1
+    assert "nothing of a chunk's latency" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("latencies", "says"),
     [

@@ -100,6 +100,24 @@ def test_without_rights_the_line_says_what_to_do() -> None:
     assert "timer slack 1 ns" in done.stdout
 
 
+GIVING_BACK = """
+import os
+from runtime.realtime import real_time
+with real_time() as rights:
+    granted = any(right.name == "SCHED_FIFO" and right.granted for right in rights)
+    if granted and os.getuid() == 0:  # from here on as one who has the priority by a limit alone
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+"""
+
+
+@linux
+def test_who_may_not_take_the_flag_back_still_gives_the_priority_back() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVING_BACK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == os.SCHED_OTHER
+
+
 def test_the_line_names_everything() -> None:
     rights = [Right("a", True, "a is so"), Right("b", False, "it is not; do that")]
     assert line(rights) == "real-time: a is so; no b: it is not; do that"

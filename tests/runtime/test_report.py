@@ -78,6 +78,23 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path, text: str, says: st
         report.load(path)
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"latency_ms": {"tick": 1.0}, "rate": "fast"}, "its 'rate' is no positive number"),
+        ({"latency_ms": {"tick": 1.0}, "deadline": [1]}, "its 'deadline' is no positive number"),
+        ({"latency_ms": {"tick": {"p50": float("nan"), "p99": 1.0}}}, "needs a 'p99'"),
+    ],
+)
+def test_a_run_that_tells_nonsense_is_refused_in_one_line(
+    tmp_path: Path, data: dict[str, object], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(data))
+    assert main(["report", str(path), "--out", str(tmp_path / "budget.png")]) == 1
+    assert says in capsys.readouterr().err
+
+
 def test_a_picture_has_a_known_ending(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "x.json", "--out", "budget.jpeg"]) == 1
     assert "ends in .png" in capsys.readouterr().err

@@ -102,6 +102,8 @@ def test_ctrl_c_at_any_moment_leaves_no_process(folder: Path, plugin: Path, dela
         (["--robot", "nobody", "--policy", "nowhere"], "valid: "),
         (["--robot", "paper", "--policy", "nowhere"], "is not a bundle"),
         (["--robot", "paper", "--policy", "nowhere", "--rate", "0"], "--rate is from 1"),
+        (["--robot", "paper", "--policy", "nowhere", "--keys", "keys"], "server at an address"),
+        (["--robot", "paper", "--policy", "nobody:hf://a/b"], "nor a policy's name"),
     ],
 )
 def test_mistakes_are_one_line(plugin: Path, args: list[str], says: str) -> None:

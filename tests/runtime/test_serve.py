@@ -129,6 +129,13 @@ def test_nonsense_is_one_line(
     assert words in refused(capsys, str(folder), *flags)
 
 
+def test_a_token_that_is_no_text_is_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_bytes(b"\xff\xfe\x00")
+    assert "no text" in refused(capsys, str(folder), "--token-file", str(tmp_path / "token"))
+
+
 def test_every_protocol_has_its_usual_place() -> None:
     assert places(["takt"], []) == {"takt": "tcp://127.0.0.1:5555"}
     assert places(["gr00t"], []) == {"gr00t": "tcp://127.0.0.1:5555"}
@@ -149,6 +156,8 @@ def offer(monkeypatch: pytest.MonkeyPatch, **names: str) -> None:
 
 def make_scripted(argument: str = "none") -> fakes.ScriptedPolicy:
     policy = fakes.ScriptedPolicy(SPEC)
+    if argument == "nonsense":
+        raise ValueError("no such speed")
     policy.argument = argument
     return policy
 
@@ -160,6 +169,8 @@ def test_a_policy_is_a_folder_or_a_name(folder: Path, monkeypatch: pytest.Monkey
     assert open_policy("scripted:hf://a/b:c").argument == "hf://a/b:c"
     with pytest.raises(TaktError, match="valid: scripted, wrong"):
         open_policy("nothing")
+    with pytest.raises(TaktError, match="no such speed"):
+        open_policy("scripted:nonsense")
     with pytest.raises(TaktError, match="is no policy"):
         open_policy("wrong:x")
     with pytest.raises(TaktError, match="a folder with policy"):

@@ -180,6 +180,32 @@ def test_answers_of_an_earlier_episode_are_refused(address: str) -> None:
         assert remote.infer(fakes.observation(SPEC, 2.0)).time == 2.0
 
 
+def test_who_waits_is_given_the_answer_to_what_was_asked_last(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the one to an earlier request, although both are read in one go."""
+    with hand_made(address) as server, RemotePolicy(address) as remote:
+
+        def answer_both() -> None:
+            asked = [server.take(wire.Infer) for _ in range(2)]
+            for peer, ask in asked:
+                chunk = ActionChunk(ask.observation.time, 0.05, zeros(ask.observation))
+                server.say(peer, wire.Chunk(ask.session, ask.seq, chunk))
+
+        assert remote.submit(fakes.observation(SPEC, 1.0))
+        answering = threading.Thread(target=answer_both)
+        answering.start()
+        rest = remote._rest
+
+        def rest_until_both_are_there(end: float) -> None:
+            answering.join()
+            time.sleep(0.1)
+            rest(end)
+
+        monkeypatch.setattr(remote, "_rest", rest_until_both_are_there)
+        assert remote.infer(fakes.observation(SPEC, 2.0)).time == 2.0
+
+
 @pytest.mark.parametrize("actions", [np.zeros((16, 5)), np.zeros((0, 6)), np.full((16, 6), np.nan)])
 def test_a_chunk_that_no_robot_may_be_given_is_refused_by_the_client(
     address: str, actions: np.ndarray
