@@ -44,6 +44,10 @@ class Naive:
         self.chunk = chunk
         return True
 
+    def age(self, now: float) -> float:
+        """How long ago the observation was made that the running chunk answers, s; 0 without one."""
+        return 0.0 if self.chunk is None else now - self.chunk.time
+
     def row(self, now: float) -> np.ndarray | None:
         """The action for `now` (s), shape (A,); None when no chunk reaches so far."""
         return None if self.chunk is None else self.chunk.at(now, self._absolute)
@@ -54,12 +58,21 @@ class Hold(Naive):
 
     name = "hold"
     waits = True
+    _seen = -np.inf  # the time of the observation that the running chunk answers, s
 
     def take(self, chunk: ActionChunk, now: float) -> bool:
+        if chunk.time <= self._seen:
+            return False
         # The arm has stood still since the observation, so the plan is as good now as it was then.
         shift = max(0.0, now - chunk.time)
         origin = None if chunk.origin is None else chunk.origin + shift
-        return super().take(replace(chunk, time=chunk.time + shift, origin=origin), now)
+        if not super().take(replace(chunk, time=chunk.time + shift, origin=origin), now):
+            return False
+        self._seen = chunk.time
+        return True
+
+    def age(self, now: float) -> float:
+        return 0.0 if self.chunk is None else now - self._seen
 
 
 class Ensemble(Naive):

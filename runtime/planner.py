@@ -268,7 +268,7 @@ class Planner:
         self.receive(now)
         row = None
         waits = self.join.waits and self._in_flight is not None
-        if self.chunk is not None and now - self.chunk.time <= self.max_age + _SAME and not waits:
+        if self.join.age(now) <= self.max_age + _SAME and not waits:
             row = self.join.row(now)
         if row is None:
             self.stale += 1

@@ -49,6 +49,13 @@ def test_hold_plays_an_answer_from_its_first_row() -> None:
     np.testing.assert_allclose(join.row(5.9), 5.5)
 
 
+def test_hold_knows_how_old_what_it_plays_is() -> None:
+    join = joining.make("hold", SPEC)
+    assert join.take(line(5.0), 5.4)
+    assert join.age(5.6) == pytest.approx(0.6)
+    assert not join.take(line(4.9), 5.7)  # of an older observation, although it came later
+
+
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=20), st.floats(0.0, 0.5))
 def test_an_ensemble_lies_between_its_chunks(offsets: list[float], after: float) -> None:
     join = joining.make("ensemble", SPEC)
