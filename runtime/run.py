@@ -168,6 +168,8 @@ class Command:
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
         if self.keys is not None and "://" not in self.policy:
             raise TaktError("--keys is for a server at an address; a policy started here is private as it is")
+        if self.core is not None and not self.realtime:
+            raise TaktError("--core is where --realtime runs: give both, or neither")
         for name in ("deadline", "max_age"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
