@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def flooded(body: Body, folder: Path, flood: Answer, pace: float) -> Flooded:
         server.pace, server.flood = pace, flood
         while len(body.goals()) < goals + TICKS and run.process.poll() is None:
             most = max(most, run.megabytes())
+            time.sleep(0.01)  # the flood comes from another thread of this process
         server.flood = None
         asked, sent = server.asked - asked, server.sent - sent
         made = Flooded(sent, asked, most - begun, run.loop())
@@ -77,7 +79,7 @@ def test_ten_times_as_much_as_was_asked_for_changes_nothing(body: Body, tmp_path
 
 def test_as_much_as_can_be_sent_leaves_the_beat_and_the_memory_alone(body: Body, tmp_path: Path) -> None:
     made = flooded(body, tmp_path, many, pace=0.0)
-    assert made.sent > 10 * made.loop["ticks"]
+    assert made.sent > 10 * made.asked > 0
 
 
 def test_frames_of_any_size_leave_the_beat_and_the_memory_alone(body: Body, tmp_path: Path) -> None:
