@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
+from _command import main
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -166,13 +166,5 @@ def show(report: dict[str, Any]) -> None:
     Console().print(out)
 
 
-def main() -> int:
-    try:
-        return tyro.cli(Command).run()
-    except TaktError as error:
-        print(f"takt: {error}", file=sys.stderr)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Command))

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
+from _command import main
 from rich.console import Console
 from rich.table import Table
 
@@ -331,13 +331,5 @@ def noise(spec: PolicySpec) -> Observation:
     return Observation(0.0, np.zeros(len(spec.state), np.float32), frames, INSTRUCTION)
 
 
-def main() -> int:
-    try:
-        return tyro.cli(Command).run()
-    except TaktError as error:
-        print(f"takt: {error}", file=sys.stderr)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Command))

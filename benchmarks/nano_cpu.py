@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
+from _command import main
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -308,13 +308,5 @@ def peak_memory(engine: Engine, bundle: Path, checkpoint: Path, threads: int) ->
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
-def main() -> int:
-    try:
-        return tyro.cli(Command).run()
-    except TaktError as error:
-        print(f"takt: {error}", file=sys.stderr)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Command))

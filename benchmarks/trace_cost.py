@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
+from _command import main
 
 from runtime.budget import Budget
 from runtime.realtime import without_collections
@@ -147,13 +147,5 @@ def summary(us: np.ndarray) -> dict[str, float]:
     return {"mean": float(us.mean()), "p50": float(p50), "p99": float(p99), "max": float(us.max())}
 
 
-def main() -> int:
-    try:
-        return tyro.cli(Command).run()
-    except TaktError as error:
-        print(f"takt: {error}", file=sys.stderr)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Command))

@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime import keys
+from runtime.machine import processor
 
 RESULTS = Path(__file__).resolve().parent / "results"
 INSTALL = "pip install '.[bench]' && pip install --no-deps openpi-client==0.1.2 lerobot==0.4.4"
@@ -172,15 +173,13 @@ def _serve(name: str, folder: str | None = None) -> None:
 
 def _about() -> dict[str, Any]:
     """The machine, the versions, and what is sent."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    machine = {"cpu": model, "cores": os.cpu_count(), "system": platform.platform()}
+    machine = {"cpu": processor(), "cores": os.cpu_count(), "system": platform.platform()}
     sent = {"views": {name: list(shape) for name, shape in peers.VIEWS.items()}, "state": peers.STATE}
     sent["bytes"] = sum(int(np.prod(shape)) for shape in peers.VIEWS.values()) + 4 * peers.STATE
     answer = {"actions": [peers.ROWS, peers.ACTIONS]}

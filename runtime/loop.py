@@ -101,7 +101,8 @@ def run(
         planner.receive(now)
         budget.mark("receive")
         seen = robot.read()
-        observation = _worded(seen, instruction, ask := guard.fresh(seen, now) and planner.due(seen.time))
+        ask = guard.fresh(seen, now) and planner.due(seen.time)
+        observation = _worded(seen, instruction, ask)
         budget.mark("capture")
         if ask:
             planner.submit(observation)

@@ -251,7 +251,7 @@ class Planner:
 
     def _usable(self) -> float:
         """How long after its observation a chunk may be used, s."""
-        rows, dt = (self.spec.chunk_length, self.spec.dt)
+        rows, dt = self.spec.chunk_length, self.spec.dt
         if self.chunk is not None:
             rows, dt = len(self.chunk.actions), self.chunk.dt
         return min((rows - 1) * dt, self.max_age)

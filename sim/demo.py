@@ -58,12 +58,12 @@ class Command:
             raise TaktError(f"--video {self.video}: a film's name ends in .mp4")
         scenario = SUITE.scenario(self.instruction, self.seed)
         clock = MonotonicClock()
+        robot = SUITE.robot(clock)
         with (
             interruptible() as pressed,
             policy_at(self.policy, self.threads) as policy,
-            SUITE.robot(clock) as robot,
+            pressed.through(robot),
         ):
-            pressed.armed = True
             check_match(policy.spec, robot.spec)
             robot.reset(scenario.layout)
             print(f'"{self.instruction}"', flush=True)

@@ -77,16 +77,17 @@ class Command:
     """Where to write the result."""
 
     def run(self) -> int:
-        suite = self._check()
+        suite, join = self._check()
         jobs = list(range(self.seed, self.seed + self.episodes))
         results = list(self._progress(jobs))
-        report = self._report(suite.name, results)
+        report = self._report(suite.name, join, results)
         if self.json:
             self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
         self._print(report)
         return 0
 
-    def _check(self) -> Any:
+    def _check(self) -> tuple[Any, str]:
+        """The suite, and how chunks will be joined."""
         suite = make_suite(self.suite)
         if self.split not in suite.splits:
             raise TaktError(
@@ -99,8 +100,7 @@ class Command:
         if duration(self.latency) > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
-        joining.make(self.join, open_policy(self.policy).spec)
-        return suite
+        return suite, joining.make(self.join, open_policy(self.policy).spec).name
 
     def _progress(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
@@ -131,7 +131,7 @@ class Command:
         except BrokenProcessPool:
             raise TaktError("a worker process was killed (out of memory?): try fewer --workers") from None
 
-    def _report(self, suite: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    def _report(self, suite: str, join: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         episodes = [e for r in results for e in r["episodes"]]
         stages = {s: np.array([v for r in results for v in r["stages"].get(s, [])]) * 1e3 for s in STAGES}
         names = sorted({e["task"] for e in episodes})
@@ -142,7 +142,7 @@ class Command:
             "swap": self.swap,
             "machine": machine(),
             "latency": self.latency,
-            "join": joining.make(self.join, open_policy(self.policy).spec).name,
+            "join": join,
             "rate": self.rate,
             "seeds": [self.seed, self.seed + self.episodes - 1],
             "episodes": episodes,
