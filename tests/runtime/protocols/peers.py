@@ -14,9 +14,36 @@ import msgpack
 import numpy as np
 import zmq
 
+from runtime.desk import Desk
+from runtime.protocols import mapping
+from tests import fakes
 from vla.contract import TaktError
 
 ROOT = Path(__file__).parents[3]
+
+
+class Setting:
+    """A front over a desk and a scripted policy, in this process."""
+
+    def __init__(
+        self, front: Callable[..., Any], protocol: str, policy: fakes.ScriptedPolicy, keys: dict[str, Any],
+        bind: str, **options: Any,
+    ) -> None:  # fmt: skip
+        self.policy = policy
+        keymap = mapping.parse(keys, protocol, policy.spec)
+        self.desk = Desk(policy)
+        try:
+            self.front = front(self.desk, bind, keymap, **options)
+        except TaktError:
+            self.desk.close()
+            raise
+
+    def __enter__(self) -> Setting:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.front.__exit__()
+        self.desk.close()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import zmq
 from runtime.desk import Desk
 from runtime.protocols import gr00t, mapping
 from tests import fakes
+from tests.runtime.protocols import peers
 from tests.runtime.protocols.peers import Gr00tClient, to_bytes
 from tests.runtime.protocols.test_codec import HOSTILE
 from vla.contract import Observation, TaktError
@@ -54,26 +55,11 @@ def echo(observation: Observation) -> np.ndarray:
     return np.asarray(observation.state, np.float64) + np.arange(SPEC.chunk_length)[:, None]
 
 
-class Setting:
+class Setting(peers.Setting):
     """A front over a scripted policy."""
 
-    def __init__(self, **options: Any) -> None:
-        self.policy = fakes.ScriptedPolicy(SPEC, echo)
-        keys = options.pop("mapping", SO101)
-        self.desk = Desk(self.policy)
-        keymap = mapping.parse(keys, "gr00t", SPEC)
-        try:
-            self.front = gr00t.Front(self.desk, options.pop("bind", "tcp://127.0.0.1:*"), keymap, **options)
-        except TaktError:
-            self.desk.close()
-            raise
-
-    def __enter__(self) -> Setting:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.front.__exit__()
-        self.desk.close()
+    def __init__(self, keys: dict[str, Any] = SO101, bind: str = "tcp://127.0.0.1:*", **options: Any) -> None:
+        super().__init__(gr00t.Front, "gr00t", fakes.ScriptedPolicy(SPEC, echo), keys, bind, **options)
 
 
 @pytest.fixture
@@ -198,7 +184,7 @@ def test_the_modality_config(client: Gr00tClient) -> None:
 
 def test_the_modality_config_of_n15() -> None:
     with (
-        Setting(mapping=SO101 | {"dialect": "n1.5"}) as made,
+        Setting(SO101 | {"dialect": "n1.5"}) as made,
         Gr00tClient(made.front.address) as client,
     ):
         configs = client.call("get_modality_config", requires_input=False)
@@ -367,7 +353,7 @@ def test_what_the_policy_raises(setting: Setting, client: Gr00tClient, capfd: An
 def test_a_deadline_of_the_mapping() -> None:
     """What waits past it is answered with one line."""
     gate = threading.Event()
-    with Setting(mapping=SO101 | {"deadline_ms": 1}) as made:
+    with Setting(SO101 | {"deadline_ms": 1}) as made:
         made.policy._script = lambda o: (gate.wait(0.2), echo(o))[1]
         with Gr00tClient(made.front.address) as client, pytest.raises(RuntimeError, match="deadline passed"):
             client.get_action(rows(2))

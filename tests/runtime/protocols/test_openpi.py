@@ -14,9 +14,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from runtime.desk import Desk
-from runtime.protocols import mapping, openpi
+from runtime.protocols import openpi
 from tests import fakes
+from tests.runtime.protocols import peers
 from tests.runtime.protocols.test_codec import HOSTILE
 from vla.contract import Observation, TaktError
 
@@ -37,24 +37,11 @@ def echo(observation: Observation) -> np.ndarray:
     return np.asarray(observation.state, np.float64) + np.arange(SPEC.chunk_length)[:, None]
 
 
-class Setting:
+class Setting(peers.Setting):
     """A front over a scripted policy."""
 
     def __init__(self, keys: dict[str, Any] = KEYS, bind: str = "ws://127.0.0.1:*", **options: Any) -> None:
-        self.policy = fakes.ScriptedPolicy(SPEC, echo)
-        self.desk = Desk(self.policy)
-        try:
-            self.front = openpi.Front(self.desk, bind, mapping.parse(keys, "openpi", SPEC), **options)
-        except TaktError:
-            self.desk.close()
-            raise
-
-    def __enter__(self) -> Setting:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.front.__exit__()
-        self.desk.close()
+        super().__init__(openpi.Front, "openpi", fakes.ScriptedPolicy(SPEC, echo), keys, bind, **options)
 
 
 @pytest.fixture
