@@ -63,6 +63,7 @@ ARM = f"""
             <geom type="box" size=".008 .022 .003" pos="0 .034 -.030" euler="-.57 0 0" {_SHOW}/>
             <geom type="box" size=".012 .010 .005" pos="0 .055 -.038" euler="-.57 0 0" {_SHOW}/>
             <site name="tool" pos=".012 0 -.098" size=".003" rgba="1 0 0 0"/>
+            <site name="tip" pos="-.006 0 -.103" size=".003" rgba="1 0 0 0"/>
             <camera name="wrist" pos="0 .055 -.045" euler="-.57 0 0" fovy="62"/>
             <body name="moving_jaw" pos=".0202 .0188 -.0234" quat="1 1 0 0">
               {inertial(0.012, "-.0016 -.0300 .0193", 0.015)}

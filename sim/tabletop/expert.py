@@ -2,118 +2,233 @@
 
 So it can be asked anywhere: after a slip, a push, or from where a half-trained policy has driven
 the arm (DAgger, Ross et al. 2011, arXiv 1011.0686). It looks at joint angles and at the true
-positions of the named cube and bowl, decides where the tool should go next, and moves there at a
-bounded speed through the closed-form kinematics.
+positions of what the task names, decides where the tool should go next, and moves there at a
+bounded speed (motion.py).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from sim.tabletop import kinematics, tasks
-from sim.tabletop.scene import BOWL_INNER
+from sim.tabletop import kinematics, rules
+from sim.tabletop.motion import OPEN, SHUT, Step, move
+from sim.tabletop.scene import BOWL_INNER, SLOTS
 from sim.tabletop.world import World
 
-OPEN, SHUT = 0.75, -0.05  # gripper targets [rad]
 GRASP_Z, HOVER_Z, CARRY_Z, DROP_Z = 0.013, 0.060, 0.085, 0.066  # tool heights [m]
-SPEED = 0.20  # of the tool [m/s]
-GAIN = 7.0  # slows down near the goal: speed <= GAIN * distance [1/s]
-TICK = 1 / 30  # the period it is asked at [s]
-JAW_SPEED = 3.0  # [rad/s]
-JOINT_SPEED = 1.6  # [rad/s]
-SIDE = 0.004  # the cube is taken this far outwards of the tool point, towards the moving jaw [m]
+LIFT_Z = 0.095  # where a lifted thing is shown [m]
+SIDE = 0.004  # a thing is taken this far outwards of the tool point, towards the moving jaw [m]
+WIDTH = {"cube": 0.42, "cylinder": 0.46, "ball": 0.50}  # jaws that hold one are shut further than this [rad]
+PUSH_Z = 0.012  # height of the tip while it pushes [m]
+PUSH_SPEED = 0.10  # [m/s]
+TIP_REACH = 0.009  # from the middle of the shut tip to its faces [m]
 
 
-def pitch(z: float) -> float:
-    """Approach below the horizontal [rad]: nearly straight down at the table, outwards when high."""
-    return float(np.radians(np.interp(z, (0.012, 0.12), (82.0, 62.0))))
+@dataclass(frozen=True)
+class View:
+    """What the expert sees; positions of shape (3,) [m].
+
+    Attributes:
+        q: joint angles, shape (6,) [rad]. at: the tool point. tip: the finger tip of the shut gripper.
+        thing, place: of what is named. slot: the thing's, of scene.SLOTS.
+        held: the slot between the jaws. done: whether the rule of success holds.
+    """
+
+    q: np.ndarray
+    at: np.ndarray
+    tip: np.ndarray
+    thing: np.ndarray
+    place: np.ndarray | None
+    slot: int
+    held: int | None
+    done: bool
+
+    @property
+    def kind(self) -> str:
+        return SLOTS[self.slot][:-1]
+
+    @property
+    def top(self) -> float:
+        """Height of the thing's top [m]."""
+        return float(self.thing[2]) + rules.height(self.slot)
 
 
 def act(world: World) -> np.ndarray:
     """The next joint targets, shape (6,) [rad]."""
+    return move(world.joints().astype(float), decide(world))
+
+
+def decide(world: World) -> Step:
+    """What to do next; to go home and touch nothing where the task cannot be done."""
+    assert world.task is not None
+    held = world.held()
+    if not world.possible():
+        return _wait(world, held)
+    slot, thing = world.slot("thing"), world.named("thing")
+    assert slot is not None and thing is not None
     q = world.joints().astype(float)
-    cube, bowl = world.named()
-    goal, jaw = decide(q, cube, bowl)
-    return move(q, goal, jaw)
+    view = View(q, world.tool(), world.tip(), thing, world.named("place"), slot, held, world.success())
+    if held is not None and held != slot:
+        return put_down(view.at)
+    return _VERBS[world.task.verb](view, world)
 
 
-def decide(q: np.ndarray, cube: np.ndarray, bowl: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """Where the tool should go, shape (3,) [m] or None for home, and the gripper's target [rad]."""
-    at = kinematics.tool(q)[0]
-    outwards = (cube[:2] - (kinematics.PAN_X, 0.0)) / np.hypot(cube[0] - kinematics.PAN_X, cube[1])
-    grip = np.array([*(cube[:2] - SIDE * outwards), max(cube[2], GRASP_Z)])
-    held = q[5] < 0.42 and np.linalg.norm(at - cube) < 0.024
-    over = np.hypot(*(at[:2] - bowl[:2])) < 0.014
-    if not held and tasks.in_bowl(cube, bowl):
-        return _leave(at, bowl)
-    if held:
-        return _carry(q, at, bowl, over)
-    return _reach(q, at, grip)
+def _wait(world: World, held: int | None) -> Step:
+    return put_down(world.tool()) if held is not None else Step(None, OPEN)
 
 
-def _leave(at: np.ndarray, bowl: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """Rise out of the bowl, then go home."""
-    if at[2] < CARRY_Z - 0.01 and np.hypot(*(at[:2] - bowl[:2])) < BOWL_INNER + 0.02:
-        return np.array([at[0], at[1], CARRY_Z + 0.01]), OPEN
-    return None, OPEN
+def put_down(at: np.ndarray) -> Step:
+    """Let go of what is held, low over where it is."""
+    return Step(np.array([at[0], at[1], 0.016]), OPEN if at[2] < 0.030 else SHUT)
 
 
-def _carry(q: np.ndarray, at: np.ndarray, bowl: np.ndarray, over: bool) -> tuple[np.ndarray, float]:
-    if over and at[2] < DROP_Z + 0.008:
-        return np.array([*bowl[:2], DROP_Z]), OPEN
+# -- put, stack, lift: with the thing between the jaws
+
+
+def _put(v: View, world: World) -> Step:
+    assert v.place is not None
+    holding = _holding(v)
+    if not holding and rules.in_bowl(v.thing, v.place):
+        return _leave(v, v.place, BOWL_INNER + 0.02)
+    if not holding:
+        return _reach(v)
+    over = np.hypot(*(v.at[:2] - v.place[:2])) < 0.014
     if over:
-        return np.array([*bowl[:2], DROP_Z]), SHUT
-    if q[5] > 0.30:  # still closing: lift when the cube is held
-        return at, SHUT
-    # Sideways only as fast as the height allows, so that the cube clears every rim on its way.
-    gate = float(np.clip((at[2] - 0.045) / (CARRY_Z - 0.055), 0.0, 1.0))
-    if np.hypot(*(at[:2] - bowl[:2])) < 0.04:
-        gate = 1.0 if at[2] > DROP_Z - 0.01 else gate
-        return np.array([*(at[:2] + gate * (bowl[:2] - at[:2])), max(DROP_Z, min(at[2], CARRY_Z))]), SHUT
-    return np.array([*(at[:2] + gate * (bowl[:2] - at[:2])), CARRY_Z]), SHUT
+        return Step(np.array([*v.place[:2], DROP_Z]), OPEN if v.at[2] < DROP_Z + 0.008 else SHUT)
+    return _carry(v, v.place[:2], DROP_Z)
 
 
-def _reach(q: np.ndarray, at: np.ndarray, grip: np.ndarray) -> tuple[np.ndarray, float]:
-    """Over the cube, down along a funnel, close."""
-    off = float(np.hypot(*(at[:2] - grip[:2])))
-    if off < 0.009 and at[2] < grip[2] + 0.006:
-        return grip, SHUT
-    if q[5] < 0.55:  # open the jaws before coming down, without pushing the cube
-        height = max(at[2], HOVER_Z) if off > 0.02 else max(at[2], min(HOVER_Z, grip[2] + 0.02))
-        return np.array([*grip[:2], height]), OPEN
+def _stack(v: View, world: World) -> Step:
+    base = world.slot("place")
+    assert v.place is not None and base is not None
+    rise = rules.height(v.slot) + rules.height(base)
+    resting = rules.on_top(v.thing, v.place, rise)
+    holding = _holding(v)
+    if resting and not holding:
+        return _leave(v, v.thing, 0.04)
+    if not holding:
+        return _reach(v)
+    # It is the thing that must come over the middle, wherever between the jaws it is.
+    goal = v.at + (v.place + [0, 0, rise + 0.001] - v.thing)
+    off = float(np.hypot(*(goal[:2] - v.at[:2])))
+    if resting or (off < 0.005 and v.at[2] < goal[2] + 0.003):
+        return Step(goal, OPEN)
+    if off < 0.006:
+        return Step(goal, SHUT, 0.12)
+    return _carry(v, goal[:2], max(goal[2] + 0.016, DROP_Z))
+
+
+def _lift(v: View, world: World) -> Step:
+    if not _holding(v):
+        return _reach(v)
+    if v.q[5] > WIDTH[v.kind] - 0.12:
+        return Step(v.at, SHUT)
+    return Step(np.array([*v.at[:2], LIFT_Z]), SHUT)
+
+
+def _holding(v: View) -> bool:
+    near = np.linalg.norm(v.at - v.thing) < 0.026
+    return bool(v.q[5] < WIDTH[v.kind] and near) or v.held == v.slot
+
+
+def _leave(v: View, where: np.ndarray, reach: float) -> Step:
+    """Rise from above `where`, then go home."""
+    if v.at[2] < CARRY_Z - 0.01 and np.hypot(*(v.at[:2] - where[:2])) < reach:
+        # Straight up from the first: the jaws open around the thing.
+        return Step(np.array([*v.at[:2], CARRY_Z + 0.01]) if v.q[5] > 0.6 else v.at, OPEN)
+    return Step(None, OPEN)
+
+
+def _carry(v: View, goal: np.ndarray, low: float) -> Step:
+    """Up, across, and down to `low` over the goal, shape (2,) [m]."""
+    if v.q[5] > WIDTH[v.kind] - 0.12 and v.held is None:  # still closing: lift when the thing is held
+        return Step(v.at, SHUT)
+    # Sideways only as fast as the height allows, so that the thing clears every rim on its way.
+    gate = float(np.clip((v.at[2] - 0.045) / (CARRY_Z - 0.055), 0.0, 1.0))
+    height = CARRY_Z
+    if np.hypot(*(v.at[:2] - goal)) < 0.04:
+        gate = 1.0 if v.at[2] > low - 0.01 else gate
+        height = max(low, min(v.at[2], CARRY_Z))
+    return Step(np.array([*(v.at[:2] + gate * (goal - v.at[:2])), height]), SHUT)
+
+
+def _reach(v: View) -> Step:
+    """Over the thing, down along a funnel, close."""
+    thing = v.thing
+    outwards = (thing[:2] - (kinematics.PAN_X, 0.0)) / np.hypot(thing[0] - kinematics.PAN_X, thing[1])
+    grip = np.array([*(thing[:2] - SIDE * outwards), max(thing[2], GRASP_Z)])
+    hover = grip[2] + HOVER_Z - GRASP_Z
+    off = float(np.hypot(*(v.at[:2] - grip[:2])))
+    if off < 0.009 and v.at[2] < grip[2] + 0.006:
+        return Step(grip, SHUT)
+    if v.q[5] < 0.55:  # open the jaws before coming down, without pushing the thing
+        height = max(v.at[2], hover) if off > 0.02 else max(v.at[2], min(hover, grip[2] + 0.02))
+        return Step(np.array([*grip[:2], height]), OPEN)
     funnel = float(np.clip((off - 0.006) / 0.03, 0.0, 1.0))
-    height = grip[2] + funnel * (HOVER_Z - grip[2])
-    low = at[2] < HOVER_Z - 0.015 and off > 0.035
-    xy = at[:2] if low else grip[:2]  # when low and far, rise first: nothing is swept aside
-    return np.array([*xy, height]), OPEN
+    height = grip[2] + funnel * (hover - grip[2])
+    low = v.at[2] < hover - 0.015 and off > 0.035
+    xy = v.at[:2] if low else grip[:2]  # when low and far, rise first: nothing is swept aside
+    return Step(np.array([*xy, height]), OPEN)
 
 
-def move(q: np.ndarray, goal: np.ndarray | None, jaw: float) -> np.ndarray:
-    """One tick of bounded motion from joint angles `q` towards a tool goal; shape (6,) [rad]."""
-    target = q.copy()
-    target[5] = q[5] + np.clip(jaw - q[5], -JAW_SPEED * TICK, JAW_SPEED * TICK)
-    if jaw == SHUT and q[5] < 0.42:
-        target[5] = SHUT  # press, do not merely touch
-    target[4] = np.clip(-q[4], -0.05, 0.05) + q[4]
-    solution = None if goal is None or _folded(q) else _towards(kinematics.tool(q)[0], goal)
-    # Scaled as a whole: clipping joint by joint would bend the path.
-    change = (tasks.HOME[:4] if solution is None else solution) - q[:4]
-    target[:4] = q[:4] + change * min(1.0, JOINT_SPEED * TICK / max(float(np.abs(change).max()), 1e-9))
-    return target
+# -- touch, push: with the tip of the shut gripper
 
 
-def _folded(q: np.ndarray) -> bool:
-    """Whether the hand is so close to the base, or so high, that straight paths lead nowhere: home first."""
-    at = kinematics.tool(q)[0]
-    rho = (at[0] - kinematics.PAN_X) * np.cos(q[0]) - at[1] * np.sin(q[0])
-    return bool(rho < 0.095 or at[2] > 0.17)
+def _touch(v: View, world: World) -> Step:
+    if v.held is not None:
+        return put_down(v.at)
+    off = float(np.hypot(*(v.tip[:2] - v.thing[:2])))
+    height = v.top + 0.007 + 0.04 * float(np.clip((off - 0.006) / 0.02, 0.0, 1.0))
+    shut = v.q[5] < rules.SHUT_BELOW - 0.05
+    if not shut:
+        height = max(height, v.top + 0.04)
+    low = v.tip[2] < v.top + 0.02 and off > 0.02
+    tip = np.array([*(v.tip[:2] if low else v.thing[:2]), height])
+    return Step(v.at + tip - v.tip, SHUT)
 
 
-def _towards(at: np.ndarray, goal: np.ndarray) -> np.ndarray | None:
-    """Joint angles one bounded step from `at` towards `goal`, around the pan axis and not across it."""
-    here, there = kinematics.cylindrical(at), kinematics.cylindrical(goal)
-    away = there - here
-    distance = float(np.linalg.norm(away * (1.0, here[0], 1.0)))
-    step = min(SPEED, GAIN * distance) * TICK
-    point = kinematics.cartesian(here + away * (step / max(distance, 1e-9)))
-    return kinematics.solve(point, pitch(float(point[2])))
+def _push(v: View, world: World) -> Step:
+    """From behind, low and slowly, along the line to the goal; around the thing when on its other side."""
+    assert world.task is not None
+    if v.held is not None:
+        return put_down(v.at)
+    goal = v.place[:2] if v.place is not None else world.push_goal
+    way = goal - v.thing[:2]
+    length = float(np.hypot(*way))
+    if (v.done and v.place is None) or length < (0.012 if v.done else 0.005):
+        return _away(v)
+    ahead = way / max(length, 1e-9)
+    reach = rules.radius(v.slot) + TIP_REACH
+    off = v.tip[:2] - v.thing[:2]
+    along = float(off @ ahead)
+    across = off - along * ahead
+    low = v.tip[2] < PUSH_Z + 0.012
+    if low and along < -reach + 0.008 and float(np.hypot(*across)) < 0.009:
+        tip = v.tip[:2] + min(0.03, length) * ahead - across
+        return Step(v.at + [*(tip - v.tip[:2]), PUSH_Z - v.tip[2]], SHUT, PUSH_SPEED)
+    start = v.thing[:2] - (reach + 0.010) * ahead
+    return _descend(v, start, clear=v.top + 0.022)
+
+
+def _descend(v: View, start: np.ndarray, clear: float) -> Step:
+    """Come down at `start`, shape (2,) [m], from above `clear`, with the gripper shut."""
+    off = float(np.hypot(*(v.tip[:2] - start)))
+    if v.q[5] > rules.SHUT_BELOW:
+        return Step(v.at + [0, 0, max(0.0, clear - v.tip[2])], SHUT)
+    if off < 0.007:
+        return Step(v.at + [*(start - v.tip[:2]), PUSH_Z - v.tip[2]], SHUT)
+    if v.tip[2] < clear - 0.006 and off > 0.012:
+        return Step(v.at + [0, 0, clear + 0.01 - v.tip[2]], SHUT)
+    return Step(v.at + [*(start - v.tip[:2]), clear + 0.004 - v.tip[2]], SHUT)
+
+
+def _away(v: View) -> Step:
+    """Up from beside the thing, then home."""
+    if v.tip[2] < v.top + 0.02 and np.hypot(*(v.tip[:2] - v.thing[:2])) < 0.05:
+        return Step(v.at + [0, 0, 0.03], SHUT)
+    return Step(None, OPEN)
+
+
+_VERBS = {"put": _put, "stack": _stack, "push": _push, "touch": _touch, "lift": _lift}

@@ -1,4 +1,4 @@
-"""The tabletop as MJCF: the arm, cubes and bowls of primitive geoms, lights and cameras.
+"""The tabletop as MJCF: the arm, things and bowls of primitive geoms, painted zones, lights and cameras.
 
 One model is compiled for all episodes; colours, poses, lights and which things are on the table
 change at reset. Things that are not in a scene wait out of sight, without weight or contact.
@@ -10,26 +10,40 @@ import numpy as np
 
 from sim.gl import mujoco
 from sim.tabletop import arm
+from sim.tabletop.meaning import SHAPES
 
-CUBES, BOWLS = 3, 2  # at most this many of each on the table
+EACH, BOWLS, ZONES = 3, 2, 2  # at most this many of each shape, bowls and zones in a scene
+SLOTS = (*(f"{shape}{i}" for shape in SHAPES for i in range(EACH)), *(f"bowl{i}" for i in range(BOWLS)))
 CUBE_HALF = 0.0125  # [m]
+CYLINDER_RADIUS, CYLINDER_HALF = 0.014, 0.016  # [m]
+BALL_RADIUS = 0.015  # [m]
 BOWL_INNER, BOWL_RIM = 0.042, 0.030  # inner radius, height of the rim [m]
+ZONE_HALF = 0.040  # [m]
+HALF = {"cube": CUBE_HALF, "cylinder": CYLINDER_HALF, "ball": BALL_RADIUS, "bowl": 0.0}  # rests this high [m]
+RADIUS = {"cube": CUBE_HALF, "cylinder": CYLINDER_RADIUS, "ball": BALL_RADIUS}  # to the side [m]
 TIMESTEP = 1 / 240  # [s]; 8 steps a tick at 30 Hz, 24 a row of a chunk
 
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.85, 0.10, 0.10),
-    "green": (0.10, 0.62, 0.18),
-    "blue": (0.12, 0.25, 0.85),
-    "yellow": (0.95, 0.82, 0.08),
-    "purple": (0.52, 0.16, 0.68),
+_GEOM = {
+    "cube": f'type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" condim="4"',
+    "cylinder": f'type="cylinder" size="{CYLINDER_RADIUS} {CYLINDER_HALF}" condim="6"',
+    # Rolling friction: a ball that was nudged, or a cylinder that spins on its rim, comes to rest.
+    "ball": f'type="sphere" size="{BALL_RADIUS}" condim="6"',
 }
+_ROLLING = {"cube": 0.001, "cylinder": 0.002, "ball": 0.004}
 
 
-def _cube(i: int) -> str:
+def _thing(kind: str, i: int) -> str:
     return f"""
-    <body name="cube{i}" pos="{2 + i} 0 .1" gravcomp="1"><freejoint name="cube{i}"/>
-      <geom name="cube{i}" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass=".020"
-            contype="2" conaffinity="3" condim="4" friction="1.0 .02 .001" solref=".008 1"/>
+    <body name="{kind}{i}" pos="{2 + i} {SHAPES.index(kind)} .1" gravcomp="1"><freejoint name="{kind}{i}"/>
+      <geom name="{kind}{i}" {_GEOM[kind]} mass=".020" contype="2" conaffinity="3"
+            friction=".7 .02 {_ROLLING[kind]}" solref=".008 1"/>
+    </body>"""
+
+
+def _zone(i: int) -> str:
+    return f"""
+    <body name="zone{i}" pos="{2 + i} 5 0">
+      <geom name="zone{i}" type="box" size="{ZONE_HALF} {ZONE_HALF} .0004" contype="0" conaffinity="0"/>
     </body>"""
 
 
@@ -46,7 +60,7 @@ def _bowl(i: int, sides: int = 12) -> str:
             f'quat="{_lean(a)}" mass=".008" contype="2" conaffinity="3"/>'
         )
     return f"""
-    <body name="bowl{i}" pos="{2 + i} 1 .1" gravcomp="1"><freejoint name="bowl{i}"/>
+    <body name="bowl{i}" pos="{2 + i} 4 .1" gravcomp="1"><freejoint name="bowl{i}"/>
       <geom name="bowl{i}_floor" type="cylinder" size="{BOWL_INNER} .0015" pos="0 0 .0015" mass=".10"
             contype="2" conaffinity="3" friction="1.0 .02 .001"/>
       {"".join(ring)}
@@ -64,7 +78,8 @@ def _lean(angle: float, lean: float = 0.12) -> str:
 
 def mjcf() -> str:
     """The whole scene as MJCF text."""
-    things = "".join(_cube(i) for i in range(CUBES)) + "".join(_bowl(i) for i in range(BOWLS))
+    things = "".join(_thing(kind, i) for kind in SHAPES for i in range(EACH))
+    things += "".join(_bowl(i) for i in range(BOWLS)) + "".join(_zone(i) for i in range(ZONES))
     return f"""
 <mujoco model="takt tabletop">
   <compiler angle="radian" autolimits="true"/>
@@ -85,7 +100,7 @@ def mjcf() -> str:
     <light name="fill" pos="-.1 -.6 .9" dir=".3 .6 -.9" diffuse=".25 .25 .25" specular="0 0 0"
            castshadow="false"/>
     <geom name="table" type="plane" size=".75 .75 .1" material="table" contype="1" conaffinity="2"
-          friction="1.0 .02 .001"/>
+          friction=".7 .02 .001"/>
     <camera name="front" pos=".60 0 .40" xyaxes="0 1 0 -.6985 0 .7156" fovy="44"/>
     <camera name="view" pos=".52 -.42 .36" xyaxes=".70 .714 0 -.375 .368 .851" fovy="38"/>
     {arm.ARM}
