@@ -20,8 +20,6 @@ from runtime.realtime import without_collections
 from runtime.run import interruptible, policy_at
 from sim.evaluate import SHIPPED, Goal, machine
 from sim.robot import TabletopRobot
-from sim.tabletop.instructions import colours
-from sim.tabletop.scene import COLOURS
 from sim.tabletop.suite import SUITE, Scenario
 from sim.video import film
 from vla.contract import Observation, TaktError, check_match
@@ -51,7 +49,8 @@ class Command:
     """Where to write the result."""
 
     def run(self) -> int:
-        check_instruction(self.instruction)
+        if not self.instruction.strip():
+            raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
         if not 0 < self.seconds < float("inf") or not 0 <= self.seed < 2**62:
             raise TaktError("--seconds is above 0 and finite, --seed from 0 to 2^62")
         if self.video.suffix != ".mp4":
@@ -65,7 +64,7 @@ class Command:
             pressed.through(robot),
         ):
             check_match(policy.spec, robot.spec)
-            robot.reset(scenario.layout)
+            scenario.lay(robot)
             print(f'"{self.instruction}"', flush=True)
             result, goal, budget, states = obey(robot, policy, scenario, self.seconds, pressed)
             if pressed():
@@ -103,21 +102,6 @@ class Command:
         }
 
 
-def check_instruction(text: str) -> None:
-    """Refuse words whose success could not be judged.
-
-    Raises:
-        TaktError: they do not name one cube and one bowl by colour.
-    """
-    if not text.strip():
-        raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
-    if len(colours(text)) != 2:
-        raise TaktError(
-            f"cannot tell which cube and which bowl {text!r} means; name a colour for each "
-            f"({', '.join(COLOURS)}), as in 'put the red cube in the blue bowl'"
-        )
-
-
 def obey(
     robot: TabletopRobot, policy: RemotePolicy, scenario: Scenario, seconds: float, pressed: Any
 ) -> tuple[loop.LoopResult, Goal, Budget, list[np.ndarray]]:
@@ -125,7 +109,7 @@ def obey(
     # The first inference allocates and reads the words: before the loop it costs no beat.
     policy.infer(replace(robot.read(), instruction=scenario.instruction))
     policy.reset(scenario.seed)
-    robot.reset(scenario.layout)
+    scenario.lay(robot)
     clock, budget = robot.clock, Budget()
     states: list[np.ndarray] = []
 
@@ -134,7 +118,7 @@ def obey(
 
     with without_collections():
         begun = clock.now()
-        goal = Goal(scenario, robot.world, SUITE.settle, begun, begun + seconds)
+        goal = Goal(scenario, robot.world, scenario.settle, begun, begun + seconds)
         result = loop.run(
             robot, Planner(policy.spec, policy, period=1.0 / RATE), Ticker(clock, 1.0 / RATE), budget,
             scenario.instruction, Guard(robot.spec), lambda now: pressed() or goal(now), on_tick=save,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,18 @@ from runtime.bundle import load
 from runtime.engine import OnnxPolicy
 from runtime.spawn import follow
 from sim import robot, rollouts
-from sim.tabletop import instructions, tasks
-from sim.tabletop.world import CAMERAS, SIZE, World
+from sim.tabletop import expert, instructions, rules, tasks
+from sim.tabletop.meaning import MEANING, Thing
+from sim.tabletop.world import CAMERAS, ROLES, SIZE, World
 from vla.contract import TaktError, check_match
 from vla.dataset import Dataset, Feature, Writer, merge
 
 FPS = round(1 / rollouts.DT)
+ABSENT = 0.12  # share of instructions that name something that is not there
+BROKEN_OFF = 0.15  # share of tables at which another task was begun before
+ONLY_ONE = 0.5  # share of the other tables at which one thing is asked
+BEGUN = (6, 60)  # so many ticks of it
+WORDINGS = 8  # of each episode, of which one is its task and the rest are for the trainer to draw from
 
 
 def features() -> dict[str, Feature]:
@@ -38,8 +45,14 @@ def features() -> dict[str, Feature]:
         "expert.chunk": Feature("float32", (rollouts.ROWS, 6), None),
         # How many rows of the chunk are the running plan's, executed whatever a policy answers.
         "expert.committed": Feature("int64", (1,), None),
+        # What was driven from each row on, and how well the episode ended from there.
+        "driver.chunk": Feature("float32", (rollouts.ROWS, 6), None),
+        "outcome": Feature("float32", (1,), None),
+        "task.done": Feature("float32", (1,), None),
+        "privileged.present": Feature("float32", (len(ROLES),), None),
         "privileged.positions": Feature("float32", (6,), None),
-        "privileged.pixels": Feature("float32", (len(CAMERAS) * 2 * 3,), None),
+        "privileged.pixels": Feature("float32", (len(CAMERAS) * len(ROLES) * 3,), None),
+        "privileged.meaning": Feature("int64", (len(MEANING),), list(name for name, _ in MEANING)),
     }
 
 
@@ -50,9 +63,9 @@ class Command:
     out: Annotated[Path, tyro.conf.Positional]
     """Folder of the new data set."""
     episodes: int = 200
-    """How many episodes."""
+    """How many tables; at some of them two things are asked, one after the other."""
     seed: int = 1_000_000
-    """Seed of the first episode; episode i uses seed + i. Evaluation uses seeds below one million."""
+    """Seed of the first table; table i uses seed + i. Evaluation uses seeds below one million."""
     relabel: Path | None = None
     """A bundle that drives, while the expert labels every frame."""
     share: float = 0.15
@@ -132,22 +145,63 @@ class Command:
             for number in numbers:
                 if number >= self.episodes:
                     break
-                episode, words, seed = self._episode(world, policy, self.seed + number)
-                episode.columns["privileged.pixels"] = episode.columns["privileged.pixels"].reshape(
-                    len(episode.columns["action"]), -1
-                )
-                writer.add_episode(words, episode.columns, extra={"success": episode.success, "seed": seed})
+                self._table(world, policy, self.seed + number, writer)
         world.close()
 
-    def _episode(
-        self, world: World, policy: OnnxPolicy | None, seed: int
-    ) -> tuple[rollouts.Episode, str, int]:
+    def _table(self, world: World, policy: OnnxPolicy | None, seed: int, writer: Writer) -> None:
+        """What is asked at one table: one thing or two, of which the first may be broken off."""
         rng = np.random.default_rng(seed)
-        layout = tasks.sample(rng)
-        words = instructions.phrase(*layout.names, rng)
-        noise = rollouts.Noise(rng, self.noise)
-        if policy is None:
-            return rollouts.episode(world, layout, words, rollouts.ExpertDriver(), noise), words, seed
-        policy.reset(seed)
-        driver = rollouts.PolicyDriver(policy, rng, self.share, self.latency)
-        return rollouts.episode(world, layout, words, driver, noise, rows=45), words, seed
+        layout, task = tasks.draw(rng)
+        if rng.random() < ABSENT:
+            task = tasks.absent(rng, layout, task) or task
+        world.reset(layout, task)
+        if rng.random() < BROKEN_OFF:
+            self._begin(world, rng)
+        elif not self._ask(world, policy, rng, seed, writer) or rng.random() < ONLY_ONE:
+            return
+        second = tasks.another(rng, world.now(), task, without=out_of_reach(world))
+        if second is not None:
+            if rng.random() < ABSENT:
+                second = tasks.absent(rng, layout, second) or second
+            world.ask(second)
+            self._ask(world, policy, rng, seed, writer)
+
+    def _begin(self, world: World, rng: np.random.Generator) -> None:
+        """The first of two tasks, not recorded, up to any moment: "no, the blue one"."""
+        arm, noise = rollouts.Arm(world), rollouts.Noise(rng, self.noise)
+        for _ in range(int(rng.integers(*BEGUN))):
+            arm.tick(noise(expert.act(world)))
+
+    def _ask(
+        self, world: World, policy: OnnxPolicy | None, rng: np.random.Generator, seed: int, writer: Writer
+    ) -> bool:
+        """One episode for what the world was asked; whether it succeeded."""
+        assert world.task is not None
+        words, *others = instructions.phrases(world.task, rng, WORDINGS)
+        driver: rollouts.Driver = rollouts.ExpertDriver()
+        if policy is not None:
+            policy.reset(seed)
+            driver = rollouts.PolicyDriver(policy, rng, self.share, self.latency)
+        noise, rows = rollouts.Noise(rng, self.noise), 60 if policy is None else 50
+        episode = rollouts.episode(rollouts.Arm(world), words, driver, noise, rows)
+        extra: dict[str, bool | int | str] = {
+            "success": episode.success,
+            "seed": seed,
+            "paraphrases": jsonlib.dumps(others),
+        }
+        writer.add_episode(words, episode.columns, extra)
+        return episode.success
+
+
+def out_of_reach(world: World) -> set[Thing]:
+    """What the expert cannot take: things that lie in a bowl, or on each other."""
+    layout = world.now()
+    at = world.things()[list(layout.slots)]
+    found: set[Thing] = set()
+    for i, j in permutations(range(len(layout.things)), 2):
+        thing, base = layout.things[i], layout.things[j]
+        if base.kind == "bowl" and rules.in_bowl(at[i], at[j]):
+            found.add(thing)
+        elif np.hypot(*(at[i] - at[j])[:2]) < 0.02:
+            found |= {thing, base}
+    return found

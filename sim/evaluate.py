@@ -35,6 +35,12 @@ from vla.contract import Observation, Prefix, TaktError, check_match
 
 SHIPPED = Path(__file__).resolve().parent.parent / "vla" / "bundles" / "nano"
 STAGES = ("words", "preprocess", "prefix", "steps")
+TITLES = {
+    "pairs": "both of a pair",
+    "roles": "roles swapped",
+    "roles_pairs": "both of a pair of swapped roles",
+    "absent": "nothing moved where nothing is to be done",
+}
 
 
 def make_suite(name: str) -> Any:
@@ -58,13 +64,13 @@ class Command:
     policy: str = str(SHIPPED)
     """A bundle's folder, or the name of an installed policy."""
     episodes: int = 100
-    """How many seeds; with --swap each is two episodes."""
+    """How many seeds; with --swap each is five episodes."""
     seed: int = 10_000
     """The first seed; demonstrations use seeds from one million on."""
     split: str = "seen"
-    """Which wordings: seen or phrasings (none of them trained on)."""
+    """seen; phrasings or combinations: wordings, or combinations of thing and target, never trained on."""
     swap: bool = False
-    """Run each table twice with two instructions that name different things; nothing else may move."""
+    """Let language alone decide: two tasks on a table, two in swapped roles, one that has nothing to do."""
     latency: str = "0ms"
     """Simulated time from an observation to its chunk, as 120ms or 0.12s; physics goes on meanwhile."""
     join: str | None = None
@@ -132,9 +138,9 @@ class Command:
             raise TaktError("a worker process was killed (out of memory?): try fewer --workers") from None
 
     def _report(self, suite: str, join: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-        episodes = [e for r in results for e in r["episodes"]]
+        every = [e for r in results for e in r["episodes"]]
+        episodes = [e for e in every if not e["group"]]
         stages = {s: np.array([v for r in results for v in r["stages"].get(s, [])]) * 1e3 for s in STAGES}
-        names = sorted({e["task"] for e in episodes})
         report = {
             "suite": suite,
             "policy": Path(self.policy).name,
@@ -145,15 +151,19 @@ class Command:
             "join": join,
             "rate": self.rate,
             "seeds": [self.seed, self.seed + self.episodes - 1],
-            "episodes": episodes,
+            "episodes": every,
             "success": score([e["success"] for e in episodes]),
-            "tasks": {name: score([e["success"] for e in episodes if e["task"] == name]) for name in names},
+            "tasks": by_task(episodes),
             "latency_ms": {s: percentiles(v) for s, v in stages.items() if len(v)},
             "jerk": float(np.mean([j for r in results for j in r["jerk"]])),
         }
         if self.swap:
-            both = [all(e["success"] for e in r["episodes"]) for r in results]
-            report["pairs"] = score(both)
+            report["pairs"] = score([both(r["episodes"], "") for r in results])
+        for group in sorted({e["group"] for e in every} - {""}):
+            of_group = [e for e in every if e["group"] == group]
+            report[group] = score([e["success"] for e in of_group])
+            if len(of_group) > len(results):
+                report[f"{group}_pairs"] = score([both(r["episodes"], group) for r in results])
         return report
 
     def _print(self, report: dict[str, Any]) -> None:
@@ -164,10 +174,24 @@ class Command:
             )
 
         print(line(f"{report['suite']}, {report['split']}{', swap' if self.swap else ''}", report["success"]))
-        if self.swap:
-            print(line("both of a pair", report["pairs"]))
+        for name, row in report["tasks"].items():
+            print("  " + line(name, row))
+        for key in ("pairs", "roles", "roles_pairs", "absent"):
+            if key in report:
+                print(line(TITLES[key], report[key]))
         for stage, row in report["latency_ms"].items():
             print(f"  {stage:10s} p50 {row['p50']:.2f} ms  p95 {row['p95']:.2f}  p99 {row['p99']:.2f}")
+
+
+def by_task(episodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The score of each kind of task, by name."""
+    names = sorted({e["task"] for e in episodes})
+    return {name: score([e["success"] for e in episodes if e["task"] == name]) for name in names}
+
+
+def both(episodes: list[dict[str, Any]], group: str) -> bool:
+    """Whether every episode of a seed's group succeeded."""
+    return all(e["success"] for e in episodes if e["group"] == group)
 
 
 def duration(text: str) -> float:
@@ -259,13 +283,13 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
     """One episode; its row of the report and the measured joints at every tick, shape (T, A)."""
     # Time begins anew: how its sums are rounded must not depend on what was played before.
     w.robot.clock = clock = SimulatedClock()
-    w.robot.reset(scenario.layout)
+    scenario.lay(w.robot)
     w.policy.reset(scenario.seed)
     begun = clock.now()
     period = w.options.period
     link = _Listening(InlineLink(w.policy, w.options.latency, clock), stages)
     planner = Planner(w.policy.spec, link, join=w.options.join, period=period)
-    goal = Goal(scenario, w.robot.world, w.suite.settle, begun, begun + w.suite.seconds)
+    goal = Goal(scenario, w.robot.world, scenario.settle, begun, begun + scenario.seconds)
     joints: list[np.ndarray] = []
 
     def watch(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
@@ -273,10 +297,11 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
 
     result = loop.run(
         w.robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,
-        Guard(w.robot.spec, Watch(patience=w.suite.seconds)), goal, on_tick=watch,
+        Guard(w.robot.spec, Watch(patience=scenario.seconds)), goal, on_tick=watch,
     )  # fmt: skip
     row = {
         "task": scenario.task,
+        "group": scenario.group,
         "instruction": scenario.instruction,
         "seed": scenario.seed,
         "success": goal.reached,

@@ -13,6 +13,7 @@ import numpy as np
 from runtime import so101
 from runtime.clock import Clock, MonotonicClock
 from sim.tabletop import tasks
+from sim.tabletop.meaning import Task
 from sim.tabletop.scene import TIMESTEP
 from sim.tabletop.world import CAMERAS, SIZE, World
 from vla.contract import CameraSpec, Observation, RobotSpec
@@ -47,7 +48,7 @@ def spec() -> RobotSpec:
 
 
 class TabletopRobot:
-    """An SO-101-like arm at a table of cubes and bowls."""
+    """An SO-101-like arm at a table of things to take, bowls and zones."""
 
     def __init__(self, world: World, clock: Clock) -> None:
         self.world, self.clock = world, clock
@@ -57,9 +58,9 @@ class TabletopRobot:
     def spec(self) -> RobotSpec:
         return spec()
 
-    def reset(self, layout: tasks.Layout) -> None:
-        """Lay the table anew; its time starts at the next read."""
-        self.world.reset(layout)
+    def reset(self, layout: tasks.Layout, task: Task) -> None:
+        """Lay the table anew and ask for `task`; its time starts at the next read."""
+        self.world.reset(layout, task)
         self._time = None
 
     def read(self) -> Observation:
@@ -85,5 +86,5 @@ class TabletopRobot:
 def make(seed: int = 0) -> TabletopRobot:
     """The robot of the name `tabletop`: a random table, in real time."""
     robot = TabletopRobot(World(), MonotonicClock())
-    robot.reset(tasks.sample(np.random.default_rng(seed)))
+    robot.reset(*tasks.draw(np.random.default_rng(seed)))
     return robot

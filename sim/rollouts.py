@@ -22,14 +22,16 @@ import numpy as np
 
 from runtime.safety import Limits, Memory, limit, start
 from sim import robot
-from sim.tabletop import expert, tasks
-from sim.tabletop.world import CAMERAS, TICK_STEPS, World
+from sim.tabletop import expert, rules
+from sim.tabletop.meaning import classes
+from sim.tabletop.world import CAMERAS, ROLES, TICK_STEPS, World
 from vla import flow
 from vla.contract import ActionChunk, Observation, Policy, Prefix
 
 ROW_TICKS = 3  # ticks a row of a chunk
 DT = TICK_STEPS * ROW_TICKS / 240  # seconds between rows and between recorded frames
 ROWS = 12  # rows a chunk
+DISCOUNT = 0.98  # of a row: how much less a success is worth that is a row farther away
 ABSOLUTE = np.ones(6, dtype=bool)
 
 # The most rows that a label commits: the answer to an observation comes at most MOST_COMMITTED - 1 rows late.
@@ -142,49 +144,68 @@ def observe(world: World, time: float, instruction: str) -> Observation:
 
 
 def episode(
-    world: World,
-    layout: tasks.Layout,
-    instruction: str,
-    driver: Driver,
-    noise: Noise,
-    rows: int = 60,
-    after: int = 6,
+    arm: Arm, instruction: str, driver: Driver, noise: Noise, rows: int = 60, after: int = 6
 ) -> Episode:
-    """Drive one episode and label each row.
+    """Drive one episode, for what the arm's world was asked, and label each row.
+
+    What cannot be done, since it is not there, is a success when nothing has moved in a third of the time.
 
     Args:
         driver: called at each row with the observation; what it returns is called at each tick.
         rows: the longest an episode lasts, in rows of DT seconds.
         after: rows recorded after success, where the arm leaves and rests.
     """
-    world.reset(layout)
-    arm = Arm(world)
+    world = arm.world
     frames: list[dict[str, np.ndarray]] = []
-    done = 0
-    for row in range(rows):
+    driven: list[np.ndarray] = []
+    done, absent = 0, not world.possible()
+    for row in range(rows // 3 if absent else rows):
         seen = observe(world, row * DT, instruction)
         drive = driver(world, seen)
         frames.append(_record(arm, seen, driver.committed()))
         for tick in range(row * ROW_TICKS, (row + 1) * ROW_TICKS):
-            arm.tick(noise(drive(tick, tick * DT / ROW_TICKS)))
+            target = noise(drive(tick, tick * DT / ROW_TICKS))
+            if tick % ROW_TICKS == 0:
+                driven.append(target)
+            arm.tick(target)
         done = done + 1 if world.success() else 0
         if done > after:
             break
-    return Episode({k: np.stack([f[k] for f in frames]) for k in frames[0]}, world.success())
+    success = not world.moved(rules.STILL) if absent else done > 0
+    columns = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
+    return Episode(columns | _in_hindsight(driven, success, len(frames) - done), success)
+
+
+def _in_hindsight(driven: list[np.ndarray], success: bool, took: int) -> dict[str, np.ndarray]:
+    """What is known of each row when the episode is over: which rows were driven from it, how it ended."""
+    count = len(driven)
+    ahead = np.minimum(np.arange(count)[:, None] + np.arange(ROWS), count - 1)
+    left = np.maximum(took - np.arange(count), 0)
+    worth = DISCOUNT**left * success
+    return {
+        "driver.chunk": np.array(driven, np.float32)[ahead],
+        "outcome": worth.astype(np.float32)[:, None],
+    }
 
 
 def _record(arm: Arm, seen: Observation, committed: np.ndarray) -> dict[str, np.ndarray]:
     world, chunk = arm.world, label(arm, committed)
-    named = world.named()
-    pixels = np.array([[world.project(c, p) for p in named] for c in CAMERAS], np.float32)
+    assert world.task is not None
+    named = [world.named(role) for role in ROLES]
+    pixels = [[np.zeros(3) if p is None else world.project(c, p) for p in named] for c in CAMERAS]
     return {
         "observation.state": seen.state,
         **{f"observation.images.{c}": seen.frames[c] for c in CAMERAS},
         "action": chunk[0],
         "expert.chunk": chunk,
         "expert.committed": np.array([len(committed)], np.int64),
-        "privileged.positions": np.concatenate(named).astype(np.float32),
-        "privileged.pixels": pixels,
+        "task.done": np.array([world.success()], np.float32),
+        "privileged.present": np.array([p is not None for p in named], np.float32),
+        "privileged.positions": np.concatenate([np.zeros(3) if p is None else p for p in named[:2]]).astype(
+            np.float32
+        ),
+        "privileged.pixels": np.array(pixels, np.float32).reshape(-1),
+        "privileged.meaning": np.array(classes(world.task), np.int64),
     }
 
 

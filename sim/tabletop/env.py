@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from runtime import so101
 from sim.tabletop import instructions, tasks
+from sim.tabletop.suite import SPLITS
 from sim.tabletop.world import CAMERAS, PEOPLE, SIZE, TICK_STEPS, World
 
 RATE = 30  # actions a second
@@ -20,18 +21,18 @@ LONGEST = 128  # characters of an instruction
 
 
 class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
-    """Put the named cube in the named bowl.
+    """Do what the instruction says.
 
     Observation: `front` and `wrist`, uint8 (96, 96, 3); `state`, float32 (6,), joint angles [rad];
     `instruction`, text. Action: float32 (6,), absolute joint targets [rad], held for 1/30 s.
-    Reward: 1 when the cube lies in the bowl and is let go, which ends the episode; else 0.
+    Reward: 1 when the task is done (rules.py), which ends the episode; else 0.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": RATE}
 
     def __init__(self, render_mode: str | None = None, split: str = "seen") -> None:
-        if split not in instructions.SPLITS:
-            raise ValueError(f"no split {split!r}; valid: {', '.join(instructions.SPLITS)}")
+        if split not in SPLITS:
+            raise ValueError(f"no split {split!r}; valid: {', '.join(SPLITS)}")
         self.render_mode, self.split = render_mode, split
         self.world = World()
         actions = so101.spec(()).actions
@@ -54,9 +55,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """A new table; `options={"instruction": text}` replaces the drawn words, not the task."""
         super().reset(seed=seed)
-        layout = tasks.sample(self.np_random)
-        self.world.reset(layout)
-        drawn = instructions.phrase(*layout.names, self.np_random, self.split)
+        layout, task = tasks.draw(self.np_random, self.split)
+        self.world.reset(layout, task)
+        words = "phrasings" if self.split == "phrasings" else "seen"
+        drawn = instructions.phrase(task, self.np_random, words)
         self._words = (options or {}).get("instruction", drawn)
         return self._observe(), self._info()
 
@@ -80,8 +82,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         }
 
     def _info(self) -> dict[str, Any]:
-        assert self.world.layout is not None
-        return {"task": instructions.canonical(*self.world.layout.names), "success": self.world.success()}
+        assert self.world.task is not None
+        return {"task": instructions.canonical(self.world.task), "success": self.world.success()}
 
 
 gymnasium.register("takt/Tabletop-v0", "sim.tabletop.env:TabletopEnv", max_episode_steps=RATE * 10)

@@ -110,7 +110,7 @@ def side_goal(xy: np.ndarray, side: str) -> np.ndarray:
 
 
 def pushable(start: np.ndarray, goal: np.ndarray, others: np.ndarray, side: bool) -> bool:
-    """Whether a straight push from `start` to `goal` is long enough, within reach and free of other things."""
+    """Whether a straight push from `start` to `goal` is long enough, within reach and out of others' way."""
     way = goal - start
     length = float(np.hypot(*way))
     if not 0.055 < length < 0.24 or (side and np.sign(way[1]) != np.sign(goal[1])):

@@ -1,77 +1,119 @@
-"""The tabletop as an evaluation suite: which episode a seed means, and what counts as success."""
+"""The tabletop as an evaluation suite: which episodes a seed means, and what counts as success."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from runtime.clock import Clock
 from sim.robot import TabletopRobot
-from sim.tabletop import instructions, tasks
+from sim.tabletop import instructions, rules, tasks
+from sim.tabletop.meaning import Task
+from sim.tabletop.tasks import Layout
 from sim.tabletop.world import World
+from vla.contract import TaktError
+
+SPLITS = ("seen", "phrasings", "combinations")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One episode: the table, the words, and the name of the task for the report."""
+    """One episode.
+
+    Attributes:
+        task: its name in the report's table. instruction: what the policy is told.
+        group: "" counts for `success` in the report, others are keys of their own.
+        asked: what the instruction means. strict: nothing that is not named may move.
+        seconds: simulated, the longest it lasts. settle: so long success must last, simulated s.
+    """
 
     seed: int
     task: str
     instruction: str
-    layout: tasks.Layout
-    strict: bool
+    layout: Layout
+    asked: Task
+    group: str = ""
+    strict: bool = False
+    seconds: float = 10.0
+    settle: float = 0.5
+
+    def lay(self, robot: TabletopRobot) -> None:
+        """Lay the table before the robot."""
+        robot.reset(self.layout, self.asked)
 
     def successful(self, world: World) -> bool:
-        """The named cube lies in the named bowl, let go; when strict, nothing else has moved."""
-        return world.success() and not (self.strict and world.others_moved())
+        """The task is done; when strict, nothing else has moved. When it cannot be done, nothing has."""
+        if not world.possible():
+            return not world.moved(rules.STILL)
+        return world.success() and not (self.strict and world.moved(rules.MOVED, others=True))
 
 
 class Tabletop:
     """Entry point `tabletop` of `takt.suites`."""
 
     name = "tabletop"
-    splits = instructions.SPLITS
+    splits = SPLITS
     seconds = 10.0  # simulated, the longest an episode lasts
-    settle = 0.5  # success must last this long, simulated s
 
     def scenarios(self, seed: int, split: str, swap: bool) -> list[Scenario]:
-        """What one seed stands for: one episode, or with `swap` two on the same table."""
-        rng = np.random.default_rng(seed)
-        layout = tasks.sample(rng, swap=swap)
-        layouts = [layout, layout.swapped()] if swap else [layout]
-        return [
-            Scenario(seed, "put X in Y", instructions.phrase(*item.names, rng, split), item, strict=swap)
-            for item in layouts
-        ]
+        """What one seed stands for: one episode, or with `swap` five in which language alone decides.
 
-    def scenario(self, instruction: str, seed: int) -> Scenario:
-        """A table on which `instruction` makes sense: the colours it names are there.
-
-        Words that name no known colours leave the table as the seed has it.
+        These are two tasks on one table; two whose words are the same in swapped roles ("roles"); and
+        one that names something that is not there ("absent").
         """
         rng = np.random.default_rng(seed)
-        layout = tasks.sample(rng, things=(2, 2))
-        named = instructions.colours(instruction)
-        if len(named) == 2:
-            layout = replace(
-                layout,
-                cubes=_with(layout.cubes, layout.cube, named[0]),
-                bowls=_with(layout.bowls, layout.bowl, named[1]),
-            )
-        return Scenario(seed, "put X in Y", instruction, layout, strict=False)
+        words = "phrasings" if split == "phrasings" else "seen"
+
+        def scenario(layout: Layout, task: Task, group: str = "", **how: float) -> Scenario:
+            text = instructions.phrase(task, rng, words)
+            title = "nothing to do" if group == "absent" else name(task)
+            return Scenario(seed, title, text, layout, task, group, strict=swap, **how)
+
+        layout, task = tasks.draw(rng, split)
+        if not swap:
+            return [scenario(layout, task)]
+        while (other := tasks.another(rng, layout, task, split)) is None:
+            layout, task = tasks.draw(rng, split)
+        pair = [scenario(layout, task), scenario(layout, other)]
+        table, one, two = tasks.roles(rng)
+        pair += [scenario(table, one, "roles"), scenario(table, two, "roles")]
+        while (missing := tasks.absent(rng, layout, task)) is None:
+            layout, task = tasks.draw(rng, split)
+        # Nothing may move from the beginning to the end.
+        return [*pair, scenario(layout, missing, "absent", seconds=6.5, settle=6.0)]
+
+    def scenario(self, instruction: str, seed: int) -> Scenario:
+        """A table on which `instruction` makes sense: what it names is there.
+
+        Raises:
+            TaktError: it has no meaning here, or no table was found for it.
+        """
+        task = instructions.parse(instruction)
+        if task is None:
+            known = "', '".join(instructions.examples())
+            raise TaktError(f"cannot tell what {instruction!r} means here; try '{known}'")
+        rng = np.random.default_rng(seed)
+        for _ in range(2000):
+            layout = tasks.lay(rng, task)
+            if layout is not None:
+                return Scenario(seed, name(task), instruction, layout, task)
+        raise TaktError(f"no table was found on which {instruction!r} could be done")
 
     def robot(self, clock: Clock) -> TabletopRobot:
         return TabletopRobot(World(), clock)
 
 
-def _with(colours: tuple[str, ...], index: int, wanted: str) -> tuple[str, ...]:
-    """The colours with `wanted` at `index`; whoever had it takes what stood there."""
-    row = list(colours)
-    if wanted in row:
-        row[row.index(wanted)] = row[index]
-    row[index] = wanted
-    return tuple(row)
+def name(task: Task) -> str:
+    """The kind of task, as it stands in the report's table."""
+    plain = {
+        "put": "put X in Y",
+        "stack": "stack X on Y",
+        "push": "push X to a side" if task.side else "push X to a zone",
+        "touch": "touch X",
+        "lift": "lift X",
+    }[task.verb]
+    return f"{plain}, spatial words" if task.relation else plain
 
 
 SUITE = Tabletop()

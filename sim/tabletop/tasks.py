@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -15,7 +15,14 @@ import numpy as np
 
 from sim.tabletop import places
 from sim.tabletop.meaning import (
-    BESIDES, COLOURS, EXTREMES, SHAPES, SIDES, Task, Thing, held_out,
+    BESIDES,
+    COLOURS,
+    EXTREMES,
+    SHAPES,
+    SIDES,
+    Task,
+    Thing,
+    held_out,
 )  # fmt: skip
 from sim.tabletop.scene import SLOTS
 
@@ -128,24 +135,41 @@ def feasible(layout: Layout) -> list[Task]:
             continue
         found += [Task("touch", thing), Task("lift", thing)]
         found += [Task("put", thing, t) for t in layout.things if t.kind == "bowl"]
-        bases = [t for t in layout.things if t.kind in ("cube", "cylinder") and t != thing]
         if thing.kind != "ball":
-            found += [Task("stack", thing, t) for t in bases]
+            found += [Task("stack", thing, t) for t in layout.things if stackable(thing, t)]
             found += [Task("push", thing, side=side) for side in SIDES]
             found += [Task("push", thing, Thing(colour, "zone")) for colour in layout.zones]
     return [task for task in dict.fromkeys(found) if possible(layout, task)]
 
 
-def another(rng: np.random.Generator, layout: Layout, task: Task, split: str = "seen") -> Task | None:
-    """Another task on the same table, for another thing where there is one; None where there is none."""
+def another(
+    rng: np.random.Generator,
+    layout: Layout,
+    task: Task,
+    split: str = "seen",
+    without: Collection[Thing] = (),
+) -> Task | None:
+    """Another task on the same table, for another thing where there is one; None where there is none.
+
+    Args:
+        without: things that it must not name.
+    """
     wanted = split == "combinations"
     options = [t for t in feasible(layout) if t != task and held_out(t) == wanted]
+    options = [t for t in options if not {t.thing, t.place, t.landmark} & set(without)]
     options = [t for t in options if t.thing != task.thing] or options
     verbs = [v for v in SHARES if any(t.verb == v for t in options)]
     if not verbs:
         return None
     verb = _pick(rng, verbs, [SHARES[v] for v in verbs])
     return _pick(rng, [t for t in options if t.verb == verb])
+
+
+def stackable(thing: Thing, base: Thing | None) -> bool:
+    """Whether one can stand on the other: a ball rolls, and two cylinders on end fall at a touch."""
+    if base is None or thing == base or "ball" in (thing.kind, base.kind):
+        return False
+    return base.kind in ("cube", "cylinder") and {thing.kind, base.kind} != {"cylinder"}
 
 
 def absent(rng: np.random.Generator, layout: Layout, task: Task) -> Task | None:
@@ -157,8 +181,11 @@ def absent(rng: np.random.Generator, layout: Layout, task: Task) -> Task | None:
     kinds = [k for k in SHAPES if k != "ball" or task.verb not in ("stack", "push")]
     kinds = kinds if role == "thing" else [there.kind]
     options = [Thing(c, k) for c, k in product(COLOURS, kinds) if not layout.has(Thing(c, k))]
-    missing = replace(task, relation="", landmark=None, **{role: _pick(rng, options)})
-    return None if missing.thing == missing.place or held_out(missing) else missing
+    other, plain = _pick(rng, options), replace(task, relation="", landmark=None)
+    missing = replace(plain, thing=other) if role == "thing" else replace(plain, place=other)
+    if missing.verb == "stack" and not stackable(missing.thing, missing.place):
+        return None
+    return None if held_out(missing) else missing
 
 
 def roles(rng: np.random.Generator) -> tuple[Layout, Task, Task]:
@@ -171,11 +198,10 @@ def roles(rng: np.random.Generator) -> tuple[Layout, Task, Task]:
         a, b = (list(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:2])
         if rng.random() < 0.5:
             kind = _pick(rng, SHAPES)
-            one = Task("put", Thing(a, kind), Thing(b, "bowl"))
-            two = Task("put", Thing(b, kind), Thing(a, "bowl"))
-            things = [one.thing, two.thing, one.place, two.place]
+            things = [Thing(a, kind), Thing(b, kind), Thing(a, "bowl"), Thing(b, "bowl")]
+            one, two = Task("put", things[0], things[3]), Task("put", things[1], things[2])
         else:
-            x, y = Thing(a, _pick(rng, ("cube", "cylinder"))), Thing(b, _pick(rng, ("cube", "cylinder")))
+            x, y = Thing(a, "cube"), Thing(b, _pick(rng, ("cube", "cylinder")))
             one, two = Task("stack", x, y), Task("stack", y, x)
             things = [x, y, *_distractors(rng, [x, y], int(rng.integers(0, 3)))]
         spots = places.draw(rng, things, 0)
@@ -201,8 +227,8 @@ def _any_task(rng: np.random.Generator, verb: str) -> Task:
         return Thing(_pick(rng, tuple(COLOURS)), _pick(rng, kinds))
 
     if verb == "stack":
-        base, x = thing(("cube", "cylinder")), thing(("cube", "cylinder"))
-        return Task(verb, x, base) if x != base else _any_task(rng, verb)
+        task = Task(verb, thing(("cube", "cylinder")), thing(("cube", "cylinder")))
+        return task if stackable(task.thing, task.place) else _any_task(rng, verb)
     if verb == "push":
         x = thing(("cube", "cylinder"))
         if rng.random() < 0.5:
@@ -260,9 +286,7 @@ def _lit(
     )
 
 
-def _others(
-    rng: np.random.Generator, taken: list[str], options: tuple[str, ...], count: int
-) -> list[str]:
+def _others(rng: np.random.Generator, taken: list[str], options: tuple[str, ...], count: int) -> list[str]:
     free = [o for o in options if o not in taken]
     return [free[i] for i in rng.permutation(len(free))[:count]]
 

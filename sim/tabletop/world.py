@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sim.gl import mujoco, renderer
@@ -139,6 +141,11 @@ class World:
         """Positions of all slots, on the table or not; shape (slots, 3) [m]."""
         return self.data.xpos[self._bodies].copy()
 
+    def now(self) -> Layout:
+        """The table with its things where they are by now."""
+        assert self.layout is not None
+        return replace(self.layout, xy=self.things()[list(self.layout.slots), :2])
+
     def slot(self, role: str) -> int | None:
         """Which slot a role of ROLES is; None where the task has no such role, it is absent, or a zone."""
         return self._roles[role]
@@ -146,11 +153,13 @@ class World:
     def named(self, role: str) -> np.ndarray | None:
         """Position of what plays a role, shape (3,) [m]; None where nothing on the table does."""
         assert self.layout is not None and self.task is not None
-        slot, place = self._roles[role], self.task.place
+        slot, place, zones = self._roles[role], self.task.place, self.layout.zones
         if slot is not None:
             return self.data.xpos[self._bodies[slot]].copy()
-        if role == "place" and place is not None and place.kind == "zone" and place.colour in self.layout.zones:
-            return np.array([*self.layout.zone_xy[self.layout.zones.index(place.colour)], 0.0])
+        if role != "place" or place is None or place.kind != "zone":
+            return None
+        if place.colour in zones:
+            return np.array([*self.layout.zone_xy[zones.index(place.colour)], 0.0])
         return None
 
     def touching(self, slot: int) -> tuple[bool, bool]:
@@ -215,7 +224,9 @@ class World:
         mujoco.mj_step(self.model, self.data, steps)
         slot = self._roles.get("thing")
         if slot is not None:
-            self.highest = max(self.highest, float(self.data.xpos[self._bodies[slot]][2] - self.start[slot][2]))
+            self.highest = max(
+                self.highest, float(self.data.xpos[self._bodies[slot]][2] - self.start[slot][2])
+            )
 
     def keep(self) -> None:
         """Remember everything, for `put_back`; exact, with which bodies sleep and what the solver knows."""
