@@ -26,7 +26,7 @@ from sim.tabletop.world import CAMERAS, ROLES, SIZE, World
 from vla.contract import TaktError, check_match
 from vla.dataset import Dataset, Feature, Writer, merge
 
-FPS = round(1 / rollouts.DT)
+FPS = round(1 / rollouts.DT / rollouts.EVERY)
 ABSENT = 0.12  # share of instructions that name something that is not there
 BROKEN_OFF = 0.15  # share of tables at which another task was begun before
 ONLY_ONE = 0.5  # share of the other tables at which one thing is asked
@@ -157,14 +157,14 @@ class Command:
         world.reset(layout, task)
         if rng.random() < BROKEN_OFF:
             self._begin(world, rng)
-        elif not self._ask(world, policy, rng, seed, writer) or rng.random() < ONLY_ONE:
+        elif not self._ask(world, policy, rng, seed, 1, writer) or rng.random() < ONLY_ONE:
             return
         second = tasks.another(rng, world.now(), task, without=out_of_reach(world))
         if second is not None:
             if rng.random() < ABSENT:
                 second = tasks.absent(rng, layout, second) or second
             world.ask(second)
-            self._ask(world, policy, rng, seed, writer)
+            self._ask(world, policy, rng, seed, 2, writer)
 
     def _begin(self, world: World, rng: np.random.Generator) -> None:
         """The first of two tasks, not recorded, up to any moment: "no, the blue one"."""
@@ -173,11 +173,18 @@ class Command:
             arm.tick(noise(expert.act(world)))
 
     def _ask(
-        self, world: World, policy: OnnxPolicy | None, rng: np.random.Generator, seed: int, writer: Writer
+        self,
+        world: World,
+        policy: OnnxPolicy | None,
+        rng: np.random.Generator,
+        seed: int,
+        asked: int,
+        writer: Writer,
     ) -> bool:
-        """One episode for what the world was asked; whether it succeeded."""
+        """One episode for what the world was asked, as the first or the second thing; whether it succeeded."""
         assert world.task is not None
-        words, *others = instructions.phrases(world.task, rng, WORDINGS)
+        # Words have a chance of their own: another grammar leaves the motion as it is.
+        words, *others = instructions.phrases(world.task, np.random.default_rng([seed, asked]), WORDINGS)
         driver: rollouts.Driver = rollouts.ExpertDriver()
         if policy is not None:
             policy.reset(seed)

@@ -29,7 +29,8 @@ from vla import flow
 from vla.contract import ActionChunk, Observation, Policy, Prefix
 
 ROW_TICKS = 3  # ticks a row of a chunk
-DT = TICK_STEPS * ROW_TICKS / 240  # seconds between rows and between recorded frames
+DT = TICK_STEPS * ROW_TICKS / 240  # seconds between rows
+EVERY = 2  # rows between recorded frames: neighbours are alike, and a label costs more than a new table
 ROWS = 12  # rows a chunk
 DISCOUNT = 0.98  # of a row: how much less a success is worth that is a row farther away
 ABSOLUTE = np.ones(6, dtype=bool)
@@ -139,14 +140,14 @@ def _between(rows: np.ndarray, at: float) -> np.ndarray:
 
 
 def observe(world: World, time: float, instruction: str) -> Observation:
-    frames = {camera: world.frame(camera) for camera in CAMERAS}
-    return Observation(time=time, state=world.joints(), frames=frames, instruction=instruction)
+    """What a policy sees at `time` s; a frame is rendered when it is looked at, before the world moves on."""
+    return Observation(time, world.joints(), robot.Frames(world), instruction)
 
 
 def episode(
     arm: Arm, instruction: str, driver: Driver, noise: Noise, rows: int = 60, after: int = 6
 ) -> Episode:
-    """Drive one episode, for what the arm's world was asked, and label each row.
+    """Drive one episode, for what the arm's world was asked; every other row is recorded with its label.
 
     What cannot be done, since it is not there, is a success when nothing has moved in a third of the time.
 
@@ -162,7 +163,8 @@ def episode(
     for row in range(rows // 3 if absent else rows):
         seen = observe(world, row * DT, instruction)
         drive = driver(world, seen)
-        frames.append(_record(arm, seen, driver.committed()))
+        if row % EVERY == 0:
+            frames.append(_record(arm, seen, driver.committed()))
         for tick in range(row * ROW_TICKS, (row + 1) * ROW_TICKS):
             target = noise(drive(tick, tick * DT / ROW_TICKS))
             if tick % ROW_TICKS == 0:
@@ -173,14 +175,14 @@ def episode(
             break
     success = not world.moved(rules.STILL) if absent else done > 0
     columns = {k: np.stack([f[k] for f in frames]) for k in frames[0]}
-    return Episode(columns | _in_hindsight(driven, success, len(frames) - done), success)
+    return Episode(columns | _in_hindsight(driven, success, len(driven) - done), success)
 
 
 def _in_hindsight(driven: list[np.ndarray], success: bool, took: int) -> dict[str, np.ndarray]:
-    """What is known of each row when the episode is over: which rows were driven from it, how it ended."""
-    count = len(driven)
-    ahead = np.minimum(np.arange(count)[:, None] + np.arange(ROWS), count - 1)
-    left = np.maximum(took - np.arange(count), 0)
+    """What is known of each frame when the episode is over: the rows driven from it, and how it ended."""
+    at = np.arange(0, len(driven), EVERY)
+    ahead = np.minimum(at[:, None] + np.arange(ROWS), len(driven) - 1)
+    left = np.maximum(took - at, 0)
     worth = DISCOUNT**left * success
     return {
         "driver.chunk": np.array(driven, np.float32)[ahead],
