@@ -98,10 +98,10 @@ class Command:
         """Drive episodes with the policy; what it saw at each question but the first."""
         pairs: list[Pair] = []
         for seed in range(self.seed, self.seed + self.episodes):
-            one, two = SUITE.scenarios(seed, "seen", swap=True)
+            one, two, *_ = SUITE.scenarios(seed, "seen", swap=True)
             clock = SimulatedClock()
             with SUITE.robot(clock) as robot:
-                robot.reset(one.layout)
+                one.lay(robot)
                 plans: dict[str, ActionChunk] = {}
                 for _, now in Ticker(clock, TICK):
                     if now > self.seconds:

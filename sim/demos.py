@@ -31,6 +31,7 @@ ABSENT = 0.12  # share of instructions that name something that is not there
 BROKEN_OFF = 0.15  # share of tables at which another task was begun before
 ONLY_ONE = 0.5  # share of the other tables at which one thing is asked
 BEGUN = (6, 60)  # so many ticks of it
+TOLD_EVERY = 200  # tables
 WORDINGS = 8  # of each episode, of which one is its task and the rest are for the trainer to draw from
 
 
@@ -146,6 +147,8 @@ class Command:
                 if number >= self.episodes:
                     break
                 self._table(world, policy, self.seed + number, writer)
+                if not self.shard and number % TOLD_EVERY < self.workers and number >= self.workers:
+                    print(f"{number} of {self.episodes} tables", flush=True)
         world.close()
 
     def _table(self, world: World, policy: OnnxPolicy | None, seed: int, writer: Writer) -> None:
