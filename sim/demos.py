@@ -184,7 +184,7 @@ class Command:
         asked: int,
         writer: Writer,
     ) -> bool:
-        """One episode for what the world was asked, as the first or the second thing; whether it succeeded."""
+        """One episode for what the world was asked, first or second; whether it succeeded."""
         assert world.task is not None
         # Words have a chance of their own: another grammar leaves the motion as it is.
         words, *others = instructions.phrases(world.task, np.random.default_rng([seed, asked]), WORDINGS)

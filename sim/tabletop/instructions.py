@@ -16,7 +16,7 @@ from sim.tabletop import wordings
 from sim.tabletop.meaning import COLOURS, EXTREMES, SHAPES, Task, Thing
 
 SPLITS_OF_WORDS = ("seen", "phrasings")
-LONGEST = 21  # words and marks of an instruction: what the policy's reader has room for
+LONGEST = 20  # words and marks of an instruction: what the policy's reader has room for
 
 
 def phrase(task: Task, rng: np.random.Generator, split: str = "seen") -> str:
@@ -86,7 +86,8 @@ def canonical(task: Task) -> str:
         return f"push the {x} to the {task.side}"
     if task.place is None:
         return f"{task.verb} the {x}"
-    return f"{task.verb} the {x} { {'put': 'in', 'stack': 'on', 'push': 'to'}[task.verb] } the {name(task.place)}"
+    into = {"put": "in", "stack": "on", "push": "to"}[task.verb]
+    return f"{task.verb} the {x} {into} the {name(task.place)}"
 
 
 def examples() -> list[str]:
@@ -132,14 +133,26 @@ _EXTREME = {
     "nearest": r"\bnearest\b|\bclosest\b",
     "farthest": r"\bfarthest\b|\bfurthest\b|\bmost distant\b",
 }
-_PLACED = r"\b(?:in|into|inside|inside of|within|on|onto|on to|on top of|on the top of|upon|atop|over|to|towards?|as far as)$"
+_PLACED = (
+    r"\b(?:in|into|inside|inside of|within|on|onto|on to|on top of|on the top of|upon|atop|over|to|towards?"
+    r"|as far as)$"
+)
 _TOUCHED = r"\b(?:go to|point to|put a finger on)$"
 _ARTICLE = r"(?:\s+(?:the|a|an|this|that|my|your))?\s*$"
 # Sentences that name the place first.
 _PLACE_FIRST = r"\bshould (?:hold|carry|contain)\b|\bis where\b|^(?:\W*fill\b)|\bfill the\b"
-_TOUCH = r"\b(?:touch(?:ed)?|tap|point (?:at|to)|poke|reach for|put a finger on|contact|make contact with|indicate|press|pat|feel|show me)\b"
-_LIFT = r"\b(?:lift(?:ed)?|raise|pick up|hold up|grab|take|hoist|elevate|heave|pluck up|off the table|in the air)\b"
-_PUSH = r"\b(?:push|slide|move|moved|shove|nudge|sweep|shift|scoot|drive|herd|glide|propel|knock|goes|go|gets|end up|drag)\b"
+_TOUCH = (
+    r"\b(?:touch(?:ed)?|tap|point (?:at|to)|poke|reach for|put a finger on|(?:make )?contact|indicate|press"
+    r"|pat|feel|show me)\b"
+)
+_LIFT = (
+    r"\b(?:lift(?:ed)?|raise|pick up|hold up|grab|take|hoist|elevate|heave|pluck up|off the table"
+    r"|in the air)\b"
+)
+_PUSH = (
+    r"\b(?:push|slide|moved?|shove|nudge|sweep|shift|scoot|drive|herd|glide|propel|knock|goes|go|gets"
+    r"|end up|drag)\b"
+)
 _NOT_A_PUT = r"\b(?:push|slide|shove|nudge|sweep|scoot|touch|tap|poke|lift|raise)\b"
 _STOP = r"\b(?:do not|don't|never|not|neither|except|unless)\b"
 

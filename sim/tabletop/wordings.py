@@ -61,11 +61,13 @@ INTO: dict[str, Words] = {
 SIDES: dict[str, Words] = {
     "seen": {
         "left": ("to the left", "left", "to the left side", "towards the left", "leftwards", "to your left"),
-        "right": ("to the right", "right", "to the right side", "towards the right", "rightwards", "to your right"),
+        "right": ("to the right", "right", "to the right side", "towards the right", "rightwards",
+                  "to your right"),
     },
     "phrasings": {
         "left": ("over to the left-hand side", "toward the left edge", "off to the left", "to the left half"),
-        "right": ("over to the right-hand side", "toward the right edge", "off to the right", "to the right half"),
+        "right": ("over to the right-hand side", "toward the right edge", "off to the right",
+                  "to the right half"),
     },
 }  # fmt: skip
 
@@ -116,15 +118,19 @@ _TAKE = (
 
 DO: dict[str, Words] = {
     "seen": {
-        "put": ("{v} the {x} {p} the {y}", "{v} the {x} {p} the {y}", "{v} {x} {p} {y}", "{p} the {y}, {v} the {x}",
+        "put": ("{v} the {x} {p} the {y}", "{v} the {x} {p} the {y}", "{v} {x} {p} {y}",
+                "{p} the {y}, {v} the {x}",
                 *(f"{take} {{p}} the {{y}}" for take in _TAKE)),
-        "stack": ("{v} the {x} {p} the {y}", "{v} the {x} {p} the {y}", "{v} {x} {p} {y}", "{p} the {y}, {v} the {x}",
+        "stack": ("{v} the {x} {p} the {y}", "{v} the {x} {p} the {y}", "{v} {x} {p} {y}",
+                  "{p} the {y}, {v} the {x}",
                   *(f"{take} {{p}} the {{y}}" for take in _TAKE)),
         "zone": ("{v} the {x} {p} the {y}", "{v} the {x} {p} the {y}", "{v} {x} {p} {y}",
                  "find the {x} and {v} it {p} the {y}"),
         "side": ("{v} the {x} {s}", "{v} the {x} {s}", "{v} {x} {s}", "find the {x} and {v} it {s}"),
-        "touch": ("{v} the {x}", "{v} the {x}", "{v} {x}", "find the {x} and {v} it", "go to the {x} and {v} it"),
-        "lift": ("{v} the {x}", "{v} the {x}", "{v} {x}", "{v} the {x} off the table", "find the {x} and {v} it"),
+        "touch": ("{v} the {x}", "{v} the {x}", "{v} {x}", "find the {x} and {v} it",
+                  "go to the {x} and {v} it"),
+        "lift": ("{v} the {x}", "{v} the {x}", "{v} {x}", "{v} the {x} off the table",
+                 "find the {x} and {v} it"),
     },
     "phrasings": {
         "put": ("{v} the {x} {p} the {y}", "{v} that {x} {p} this {y}",
