@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from export import int8
 from runtime import so101
 from runtime.bundle import load, verify, write_manifest
-from vla import minilm, nano, train
+from vla import minilm, nano, train, train_data
 from vla.contract import CameraSpec, PolicySpec, TaktError
 
 Joining = Literal["prefix", "guided", "none"]
@@ -115,7 +115,7 @@ class Command:
             for name in ("words.onnx", "tokenizer.json"):
                 shutil.copy(self.words_from / name, out / name)
         else:
-            encoder = train.encoder_folder(self.encoder)
+            encoder = train_data.encoder_folder(self.encoder)
             errors["words"] = export_words(encoder, out / "words.onnx")
             shutil.copy(encoder / "tokenizer.json", out / "tokenizer.json")
         errors["prefix"] = export_prefix(model, out / "prefix.onnx", self.dynamic_batch)
@@ -129,7 +129,7 @@ class Command:
             "spec": spec(model.config, self.replan, self.joining).to_json(),
             "graphs": {"words": "words.onnx", "prefix": "prefix.onnx", "step": "step.onnx"},
             "tokenizer": "tokenizer.json",
-            "words_length": train.TOKENS,
+            "words_length": train_data.TOKENS,
             "sampler": self._sampler(),
             "provenance": self._provenance(),
             "tolerances": errors,
@@ -219,8 +219,8 @@ def export_prefix(model: nano.Nano, path: Path, dynamic_batch: bool = False) -> 
         length = torch.arange(batch)[:, None] + 12
         return frames | {
             "state": torch.randn(batch, c.state, generator=g) * 0.3,
-            "tokens": torch.randn(batch, train.TOKENS, c.words, generator=g),
-            "mask": (torch.arange(train.TOKENS)[None] < length).long(),
+            "tokens": torch.randn(batch, train_data.TOKENS, c.words, generator=g),
+            "mask": (torch.arange(train_data.TOKENS)[None] < length).long(),
         }
 
     return _export_batches(_Prefix(model), inputs, outputs, path, dynamic_batch)
@@ -267,8 +267,8 @@ def _export_batches(
 def export_words(encoder: Path, path: Path) -> float:
     """Write words.onnx with int8 weights; returns its difference from torch (with the same rounding)."""
     model = minilm.rounded(minilm.load(encoder)).eval()
-    ids = torch.randint(0, minilm.VOCABULARY, (1, train.TOKENS), generator=torch.Generator().manual_seed(0))
-    mask = (torch.arange(train.TOKENS)[None] < 12).long()
+    ids = torch.randint(0, minilm.VOCABULARY, (1, train_data.TOKENS), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(train_data.TOKENS)[None] < 12).long()
     inputs = {"ids": ids, "mask": mask}
     _export(model, inputs, ["tokens"], path)
     graph = onnx.load(path)

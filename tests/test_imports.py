@@ -40,7 +40,17 @@ WITHOUT_TORCH = {
     "dataset_writer",
 }
 # The files of vla that may import torch; so may export.
-MODELS = {"nano.py", "smolvla.py", "pi0.py", "minilm.py", "policy.py", "checkpoint.py", "train.py"}
+MODELS = {
+    "nano.py",
+    "nano_losses.py",
+    "train_data.py",
+    "smolvla.py",
+    "pi0.py",
+    "minilm.py",
+    "policy.py",
+    "checkpoint.py",
+    "train.py",
+}
 # What the extra `torch` brings stays with them, lest a robot need it.
 TORCH = {"torch", "safetensors", "onnxscript", "transformers"}
 

@@ -3,15 +3,18 @@
     prefix   two cameras, words, joint state -> memory       (vision once a chunk)
     step     memory, x, tau -> next x                        (a few small layers, N times)
 
-Words are token states of a sentence encoder (minilm.py). Two queries, one for the thing and one
-for the place, read them by attention; each query is matched against the feature maps and the
-soft-argmax of the match is a keypoint (Levine et al. 2016, arXiv 1504.00702, section 5), taught
-by the true pixel from the simulator (a privileged auxiliary loss). FiLM (Perez et al. 2018,
-arXiv 1709.07871) lets the words shape the maps, from which free keypoints are read as well.
+Words are token states of a sentence encoder (minilm.py). Four queries read them by attention: for the
+thing, the place, the landmark of a spatial word, and the verb. Maps are made of the frames alone, without
+the words, so that what a colour or a shape looks like is learned once for all sentences. The first three
+vectors are matched against the maps, and the soft-argmax of a match is a keypoint (Levine et al. 2016,
+arXiv 1504.00702, section 5), taught by the true pixel from the simulator (a privileged auxiliary loss,
+nano_losses.py). Spatial words add terms of where a cell is, on its own and from the landmark. FiLM (Perez
+et al. 2018, arXiv 1709.07871) lets the words choose what free keypoints, read beside them, look for.
 The head is a flow-matching denoiser over action chunks (Lipman et al. 2022, arXiv 2210.02747) in
 its clean-action form: it predicts the chunk a, and the velocity is (a - x) / (1 - tau).
 Committed rows can be given as a clean prefix (training-time real-time chunking, arXiv 2512.05964), or
 pull at the rows while they are denoised (real-time chunking, arXiv 2506.07339).
+Two small heads judge: whether the task is done, and whether a chunk would get it done (the critic).
 """
 
 from __future__ import annotations
@@ -23,12 +26,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla.contract import TaktError
+
+VERSION = 2  # of the architecture; a checkpoint of another one has other weights
+ROLES = ("thing", "place", "landmark")  # what is looked for in the frames
+QUERIES = (*ROLES, "verb")
+# Which rows of the meaning (`Config.classes`) each query has to tell, by their places in it.
+TELLS = {"thing": (1, 2), "place": (3, 4), "landmark": (6, 7, 8), "verb": (0, 5, 6)}
+
 
 @dataclass(frozen=True)
 class Config:
     """Sizes. `pools` shrinks a camera's frames by whole factors: the wrist sees things from close by.
 
-    `committed` is no size: the most rows of a clean prefix that training has shown.
+    `committed` is no size: the most rows of a clean prefix that training has shown. `classes` has the number
+    of classes, "none" included, of what a sentence means: verb, thing's colour and kind, place's colour and
+    kind, side, relation, landmark's colour and kind.
     """
 
     cameras: tuple[str, ...] = ("front", "wrist")
@@ -45,14 +58,23 @@ class Config:
     cond: int = 256
     hidden: int = 384
     blocks: int = 3
-    committed: int = 4
+    committed: int = 8
+    classes: tuple[int, ...] = (6, 7, 4, 7, 6, 3, 10, 7, 6)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"version": VERSION, **asdict(self)}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Config:
+        """
+        Raises:
+            TaktError: the sizes are of another version's architecture.
+        """
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        version = fields.pop("version", 1)
+        if version != VERSION:
+            age = "an older" if version in range(VERSION) else "a newer"
+            raise TaktError(f"it was made by {age} version of Takt: export it with Takt of that version")
         return Config(**fields)
 
 
@@ -62,14 +84,14 @@ def tiny() -> Config:
 
 
 class Reader(nn.Module):
-    """Token states -> one vector for the thing and one for the place, shape (B, 2, text)."""
+    """Token states -> one vector for each of QUERIES, shape (B, 4, text)."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
         self.project = nn.Linear(c.words, c.text)
         self.norm = nn.LayerNorm(c.text)
         self.mix_q, self.mix_k, self.mix_v = (nn.Linear(c.text, c.text) for _ in range(3))
-        self.queries = nn.Parameter(torch.randn(2, c.text) * 0.5)
+        self.queries = nn.Parameter(torch.randn(len(QUERIES), c.text) * 0.5)
         self.key, self.value = nn.Linear(c.text, c.text), nn.Linear(c.text, c.text)
         self.out = nn.Sequential(nn.Linear(c.text, c.text), nn.ReLU(), nn.Linear(c.text, c.text))
         self.scale = c.text**-0.5
@@ -84,55 +106,91 @@ class Reader(nn.Module):
 
 
 class Eye(nn.Module):
-    """One camera: uint8 (B, h, w, 3) and words (B, 2, text) -> what was seen, as vectors."""
+    """One camera: uint8 (B, h, w, 3) and words (B, 4, text) -> what was seen, as vectors."""
 
     grid: Tensor
+    here: Tensor
 
     def __init__(self, c: Config, pool: int) -> None:
         super().__init__()
-        self.pool, side = pool, c.size // pool // 4
+        self.pool, side, roles = pool, c.size // pool // 4, len(ROLES)
         self.conv1 = nn.Conv2d(3, c.stem, 5, 2, 2)
         self.conv2 = nn.Conv2d(c.stem, c.channels, 3, 2, 1)
         self.conv3 = nn.Conv2d(c.channels, c.channels, 3, 1, 1)
         self.conv4 = nn.Conv2d(c.channels, c.channels, 3, 1, 1)
-        self.film = nn.Linear(2 * c.text, 4 * c.channels)
-        self.match = nn.Linear(c.text, c.channels + 1)
-        self.points = nn.Conv2d(c.channels, c.keypoints, 1)
+        self.match = nn.ModuleList(nn.Linear(c.text, c.channels + 1) for _ in range(roles))
+        self.film = nn.Linear(len(QUERIES) * c.text, 2 * c.channels)
+        self.points = nn.Conv1d(c.channels, c.keypoints, 1)
         # Coordinates of the cells' centres, -1 .. 1 from the left and from the top.
         line = (torch.arange(side) + 0.5) * 2 / side - 1
         grid = torch.stack([line.repeat(side), line.repeat_interleave(side)], 1)
         self.register_buffer("grid", grid, persistent=False)
+        self.register_buffer("here", place_features(grid), persistent=False)
+        # From the thing's, the landmark's and the verb's words: how much each feature of a place counts.
+        self.spatial = nn.Sequential(
+            nn.Linear(3 * c.text, 32), nn.ReLU(), nn.Linear(32, 2 * self.here.shape[1], bias=False)
+        )
 
-    def maps(self, frames: Tensor, words: Tensor) -> Tensor:
-        """Feature maps, shape (B, channels, cells)."""
+    def maps(self, frames: Tensor) -> Tensor:
+        """Feature maps, shape (B, channels, cells); the words have no part in them."""
+        # A permuted NHWC tensor is channels-last, the layout in which convolutions are fastest.
         x = frames.permute(0, 3, 1, 2).float() * (1 / 255) - 0.5
         if self.pool > 1:
             x = F.avg_pool2d(x, self.pool)
-        gain1, shift1, gain2, shift2 = self.film(words.flatten(1))[:, :, None, None].chunk(4, 1)
-        x = self.conv2(F.relu(self.conv1(x)))
-        x = F.relu(x * (1 + gain1) + shift1)
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
         x = x + F.relu(self.conv3(x))
-        x = x + F.relu(self.conv4(x) * (1 + gain2) + shift2)
+        x = x + F.relu(self.conv4(x))
         return x.flatten(2)
 
-    def forward(self, frames: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """seen (B, F); matches (B, 2, cells) before the softmax; named keypoints (B, 2, 2)."""
-        maps = self.maps(frames, words)
-        query = self.match(words)
+    def forward(self, frames: Tensor, words: Tensor) -> dict[str, Tensor]:
+        """seen (B, F); matches (B, 3, cells) before the softmax; named keypoints (B, 3, 2);
+        sure (B, 3), logits. The three are ROLES.
+        """
+        maps = self.maps(frames)
+        query = torch.stack([match(words[:, i]) for i, match in enumerate(self.match)], 1)
         matches = query[..., :-1] @ maps * (maps.shape[1] ** -0.5) * 4
+        # How sure the match is: the likeness of the best cell, against a learned threshold.
+        sure = matches.amax(-1) + query[..., -1]
+        matches = torch.cat([matches[:, :1] + self.where(matches[:, 2], words)[:, None], matches[:, 1:]], 1)
         weights = matches.softmax(-1)
         named = weights @ self.grid
-        # How sure the match is: the mass of the best cell, against a learned threshold.
-        sure = torch.sigmoid(matches.amax(-1) + query[..., -1])
         looked = weights @ maps.transpose(1, 2)
-        free = self.points(maps[..., None])[..., 0].softmax(-1) @ self.grid
-        seen = torch.cat([named.flatten(1), sure, looked.flatten(1), free.flatten(1)], 1)
-        return seen, matches, named
+        gain, shift = self.film(words.flatten(1))[:, :, None].chunk(2, 1)
+        free = self.points(F.relu(maps * (1 + gain) + shift)).softmax(-1) @ self.grid
+        seen = torch.cat([named.flatten(1), torch.sigmoid(sure), looked.flatten(1), free.flatten(1)], 1)
+        return {"seen": seen, "matches": matches, "named": named, "sure": sure}
+
+    def where(self, landmark: Tensor, words: Tensor) -> Tensor:
+        """What spatial words add to the thing's match, shape (B, cells).
+
+        "The leftmost" counts where a cell is, "left of the bowl" where it is from the landmark.
+
+        Args:
+            landmark: its match, (B, cells). It is taken as it stands: the thing's error teaches it nothing.
+        """
+        verb = QUERIES.index("verb")
+        counts = self.spatial(torch.cat([words[:, 0], words[:, 2], words[:, verb]], 1))
+        alone, beside = counts.chunk(2, 1)
+        at = landmark.detach().softmax(-1) @ self.grid
+        there = place_features(self.grid - at[:, None])
+        return alone @ self.here.T + (there @ beside[:, :, None])[..., 0]
 
     @property
     def width(self) -> int:
         channels, points = self.conv2.out_channels, self.points.out_channels
-        return 4 + 2 + 2 * channels + 2 * points
+        return len(ROLES) * (2 + 1 + channels) + 2 * points
+
+
+def place_features(xy: Tensor) -> Tensor:
+    """Fixed features of a place or of a difference of places, shape (..., 7), from (..., 2).
+
+    Linear ones order cells; bounded ones tell the sides apart however far; squares and the distance make
+    a ring or a spot.
+    """
+    x, y = xy[..., :1], xy[..., 1:]
+    square = x * x + y * y
+    sides = torch.tanh(4 * xy)
+    return torch.cat([xy, sides, x * x, square, (square + 1e-4).sqrt()], -1)
 
 
 class Nano(nn.Module):
@@ -151,9 +209,16 @@ class Nano(nn.Module):
         self.eyes = nn.ModuleList(Eye(c, pool) for pool in c.pools)
         seen = sum(eye.width for eye in self.each_eye())
         self.locate = nn.Sequential(nn.Linear(seen + c.state, 128), nn.ReLU(), nn.Linear(128, 6))
+        read = len(QUERIES) * c.text
         self.trunk = nn.Sequential(
-            nn.Linear(seen + c.state + 6 + 2 * c.text, 512), nn.ReLU(), nn.Linear(512, c.cond), nn.ReLU()
+            nn.Linear(seen + c.state + 6 + read, 512), nn.ReLU(), nn.Linear(512, c.cond), nn.ReLU()
         )
+        # Only losses use them: what each query has to know of the sentence's meaning.
+        self.tell = nn.ModuleDict(
+            {query: nn.Linear(c.text, sum(c.classes[i] for i in rows)) for query, rows in TELLS.items()}
+        )
+        self.done = nn.Sequential(nn.Linear(c.cond, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.critic = Critic(c)
         self.inlet = nn.Linear(c.rows * c.actions + c.rows + c.cond, c.hidden)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.blocks))
         self.outlet = nn.Linear(c.hidden, c.rows * c.actions)
@@ -186,16 +251,24 @@ class Nano(nn.Module):
         """
         words = self.reader(tokens, mask)
         eyes = [eye(image, words) for eye, image in zip(self.each_eye(), frames, strict=True)]
-        seen = torch.cat([e[0] for e in eyes] + [(state - self.state_mean) / self.state_std], 1)
+        seen = torch.cat([e["seen"] for e in eyes] + [(state - self.state_mean) / self.state_std], 1)
         positions = self.locate(seen)
         cond = self.trunk(torch.cat([seen, positions, words.flatten(1)], 1))
-        return {"cond": cond, "positions": positions, "eyes": eyes}
+        return {"cond": cond, "positions": positions, "eyes": eyes, "words": words}
 
     def prefix(
         self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """memory: what was understood (B, cond), and the joints it is relative to (B, S)."""
         return self.see(frames, state, tokens, mask)["cond"], state
+
+    def finished(self, cond: Tensor) -> Tensor:
+        """The probability that the task is done as of the observation, shape (B,)."""
+        return torch.sigmoid(self.done(cond)[:, 0])
+
+    def score(self, cond: Tensor, state: Tensor, actions: Tensor) -> Tensor:
+        """How well a chunk (B, H, A), physical, would do, 0 .. 1, shape (B,): see `nano_losses.loss`."""
+        return torch.sigmoid(self.critic(cond, self.normalise(actions, state)))
 
     def predict(self, cond: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The clean chunk, normalised, (B, H, A), from x (B, H, A) at per-row flow times t (B, H)."""
@@ -282,79 +355,16 @@ class Block(nn.Module):
         return h + self.down(F.silu(self.up(self.norm(h) * (1 + gain) + shift)))
 
 
-def loss(
-    model: Nano, batch: dict[str, Any], draws: int, generator: torch.Generator, share: float = 0.3
-) -> dict[str, Tensor]:
-    """Flow loss and auxiliary losses of one batch; the sum is under "total".
+class Critic(nn.Module):
+    """What the prefix knows (B, cond) and a normalised chunk (B, H, A) -> a logit of success (B,)."""
 
-    Args:
-        batch: frames, state, tokens, mask, chunk (B, H, A) rad, pixels (B, cameras, 2, 3), positions (B, 6),
-            committed (B,): how many of a chunk's rows are a running plan's.
-        draws: how many (noise, tau) draws share one look at the frames.
-        share: of the draws without such rows that get a committed prefix of the chunk's own.
-    """
-    out = model.see(batch["frames"], batch["state"], batch["tokens"], batch["mask"])
-    target = model.normalise(batch["chunk"], batch["state"])
-    losses = {"flow": flow_loss(model, out["cond"], target, batch["committed"], draws, generator, share)}
-    losses |= _auxiliary(model, out, batch)
-    losses["total"] = (
-        losses["flow"] + 0.5 * losses["pixels"] + 0.1 * losses["where"] + 0.2 * losses["positions"]
-    )
-    return losses
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(c.cond + c.rows * c.actions, c.cond), nn.ReLU(),
+            nn.Linear(c.cond, c.cond), nn.ReLU(),
+            nn.Linear(c.cond, 1),
+        )  # fmt: skip
 
-
-def flow_loss(
-    model: Nano,
-    cond: Tensor,
-    target: Tensor,
-    committed: Tensor,
-    draws: int,
-    generator: torch.Generator,
-    share: float = 0.3,
-) -> Tensor:
-    """What the head is taught: the clean chunk from a noisy one, on the rows that are not committed.
-
-    Smooth L1 where flow matching has a squared error: a label that jumps between two phases of the task
-    then pulls the prediction less.
-
-    Args:
-        cond: (B, cond), what the prefix understood. target: (B, H, A), normalised.
-        committed: (B,), int; the rows that the target begins with whatever the policy answers. What follows
-            them is right after these rows alone, so they are always given as a prefix.
-    """
-    target, cond = target.repeat(draws, 1, 1), cond.repeat(draws, 1)
-    n, rows = target.shape[0], target.shape[1]
-    # More draws near noise, where the choice is made; the last tau seen is below 1.
-    t = torch.rand(n, 1, generator=generator) ** 1.5 * 0.98
-    noise = torch.randn(target.shape, generator=generator)
-    # Some draws have a clean prefix of 1 to `committed` rows (arXiv 2512.05964).
-    length = torch.randint(1, model.config.committed + 1, (n, 1), generator=generator)
-    length = length * (torch.rand(n, 1, generator=generator) < share)
-    given = committed.repeat(draws)[:, None].clamp(max=model.config.committed)
-    length = torch.where(given > 0, given, length)
-    kept = (torch.arange(rows)[None] < length).float()
-    held = kept[:, :, None]
-    x = held * target + (1 - held) * (t[:, :, None] * target + (1 - t[:, :, None]) * noise)
-    clean = model.predict(cond, x, t + kept * (1 - t))
-    error = F.smooth_l1_loss(clean, target, beta=0.2, reduction="none") * (1 - held)
-    return error.sum() / ((1 - held).sum() * target.shape[2])
-
-
-def _auxiliary(model: Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-    """Named keypoints and matches against the true pixels; positions against the true ones."""
-    pixels, where = [], []
-    for k, (_, matches, named) in enumerate(out["eyes"]):
-        uv, inside = batch["pixels"][:, k, :, :2], batch["pixels"][:, k, :, 2]
-        pixels.append(((named - uv).abs().sum(-1) * inside).sum() / inside.sum().clamp(min=1))
-        grid = model.each_eye()[k].grid
-        cell = 2 / grid.shape[0] ** 0.5
-        spot = torch.exp(-((uv[:, :, None] - grid) ** 2).sum(-1) / (2 * cell**2)) + 1e-9
-        spot = spot / spot.sum(-1, keepdim=True)
-        entropy = -(spot * matches.log_softmax(-1)).sum(-1)
-        where.append((entropy * inside).sum() / inside.sum().clamp(min=1))
-    truth = (batch["positions"] - model.position_mean) / model.position_std
-    return {
-        "pixels": sum(pixels) / len(pixels),
-        "where": sum(where) / len(where),
-        "positions": F.smooth_l1_loss(out["positions"], truth, beta=0.1),
-    }
+    def forward(self, cond: Tensor, chunk: Tensor) -> Tensor:
+        return self.layers(torch.cat([cond, chunk.flatten(1)], 1))[:, 0]

