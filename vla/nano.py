@@ -9,7 +9,7 @@ the words, so that what a colour or a shape looks like is learned once for all s
 vectors are matched against the maps, and the soft-argmax of a match is a keypoint (Levine et al. 2016,
 arXiv 1504.00702, section 5), taught by the true pixel from the simulator (a privileged auxiliary loss,
 nano_losses.py). Spatial words add terms of where a cell is, on its own and from the landmark. FiLM (Perez
-et al. 2018, arXiv 1709.07871) lets the words choose what free keypoints, read beside them, look for.
+et al. 2018, arXiv 1709.07871) lets the verb choose what free keypoints, read beside them, look for.
 The head is a flow-matching denoiser over action chunks (Lipman et al. 2022, arXiv 2210.02747) in
 its clean-action form: it predicts the chunk a, and the velocity is (a - x) / (1 - tau).
 Committed rows can be given as a clean prefix (training-time real-time chunking, arXiv 2512.05964), or
@@ -31,6 +31,7 @@ from vla.contract import TaktError
 VERSION = 2  # of the architecture; a checkpoint of another one has other weights
 ROLES = ("thing", "place", "landmark")  # what is looked for in the frames
 QUERIES = (*ROLES, "verb")
+VERB = QUERIES.index("verb")
 # Which rows of the meaning (`Config.classes`) each query has to tell, by their places in it.
 TELLS = {"thing": (1, 2), "place": (3, 4), "landmark": (6, 7, 8), "verb": (0, 5, 6)}
 
@@ -119,7 +120,7 @@ class Eye(nn.Module):
         self.conv3 = nn.Conv2d(c.channels, c.channels, 3, 1, 1)
         self.conv4 = nn.Conv2d(c.channels, c.channels, 3, 1, 1)
         self.match = nn.ModuleList(nn.Linear(c.text, c.channels + 1) for _ in range(roles))
-        self.film = nn.Linear(len(QUERIES) * c.text, 2 * c.channels)
+        self.film = nn.Linear(c.text, 2 * c.channels)
         self.points = nn.Conv1d(c.channels, c.keypoints, 1)
         # Coordinates of the cells' centres, -1 .. 1 from the left and from the top.
         line = (torch.arange(side) + 0.5) * 2 / side - 1
@@ -155,7 +156,7 @@ class Eye(nn.Module):
         weights = matches.softmax(-1)
         named = weights @ self.grid
         looked = weights @ maps.transpose(1, 2)
-        gain, shift = self.film(words.flatten(1))[:, :, None].chunk(2, 1)
+        gain, shift = self.film(words[:, VERB])[:, :, None].chunk(2, 1)
         free = self.points(F.relu(maps * (1 + gain) + shift)).softmax(-1) @ self.grid
         seen = torch.cat([named.flatten(1), torch.sigmoid(sure), looked.flatten(1), free.flatten(1)], 1)
         return {"seen": seen, "matches": matches, "named": named, "sure": sure}
@@ -168,8 +169,7 @@ class Eye(nn.Module):
         Args:
             landmark: its match, (B, cells). It is taken as it stands: the thing's error teaches it nothing.
         """
-        verb = QUERIES.index("verb")
-        counts = self.spatial(torch.cat([words[:, 0], words[:, 2], words[:, verb]], 1))
+        counts = self.spatial(torch.cat([words[:, 0], words[:, 2], words[:, VERB]], 1))
         alone, beside = counts.chunk(2, 1)
         at = landmark.detach().softmax(-1) @ self.grid
         there = place_features(self.grid - at[:, None])
@@ -209,9 +209,10 @@ class Nano(nn.Module):
         self.eyes = nn.ModuleList(Eye(c, pool) for pool in c.pools)
         seen = sum(eye.width for eye in self.each_eye())
         self.locate = nn.Sequential(nn.Linear(seen + c.state, 128), nn.ReLU(), nn.Linear(128, 6))
-        read = len(QUERIES) * c.text
+        # Of the words the verb alone: which thing is meant must come by way of the eyes, so that nothing
+        # can be learned of one combination of thing and place that does not hold for another.
         self.trunk = nn.Sequential(
-            nn.Linear(seen + c.state + 6 + read, 512), nn.ReLU(), nn.Linear(512, c.cond), nn.ReLU()
+            nn.Linear(seen + c.state + 6 + c.text, 512), nn.ReLU(), nn.Linear(512, c.cond), nn.ReLU()
         )
         # Only losses use them: what each query has to know of the sentence's meaning.
         self.tell = nn.ModuleDict(
@@ -253,7 +254,7 @@ class Nano(nn.Module):
         eyes = [eye(image, words) for eye, image in zip(self.each_eye(), frames, strict=True)]
         seen = torch.cat([e["seen"] for e in eyes] + [(state - self.state_mean) / self.state_std], 1)
         positions = self.locate(seen)
-        cond = self.trunk(torch.cat([seen, positions, words.flatten(1)], 1))
+        cond = self.trunk(torch.cat([seen, positions, words[:, VERB]], 1))
         return {"cond": cond, "positions": positions, "eyes": eyes, "words": words}
 
     def prefix(
