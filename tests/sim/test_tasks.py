@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import combinations
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.tabletop import expert, kinematics, motion, places, tasks
+from sim.tabletop import expert, instructions, kinematics, motion, places, rules, tasks
 from sim.tabletop.meaning import (
     BESIDES,
     COLOURS,
@@ -23,13 +24,22 @@ from sim.tabletop.meaning import (
     Thing,
     held_out,
 )
-from sim.tabletop.scene import EACH, SLOTS, ZONES
-from tests.sim.tables import drawn, every_task, table, thing
+from sim.tabletop.scene import CUBE_HALF, EACH, SLOTS, ZONES
+from sim.tabletop.suite import SUITE, Scenario, name
+from sim.tabletop.world import World
+from tests.sim.tables import drawn, every_task, move, table, thing
 
 LAW = settings(deadline=None, max_examples=80, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 splits = st.sampled_from(["seen", "combinations"])
 verbs = st.sampled_from(VERBS)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
 
 
 def same(one: tasks.Layout, two: tasks.Layout) -> bool:
@@ -403,3 +413,77 @@ def test_a_table_is_found_for_whatever_is_asked(seed: int, task: Task, relation:
     rng = np.random.default_rng(seed)
     found = (tasks.lay(rng, wanted) for _ in range(500))
     assert tasks.possible(next(at for at in found if at is not None), wanted)
+
+
+# -- the suite's scenarios
+
+
+@settings(LAW, max_examples=40)
+@given(seeds, st.sampled_from(SUITE.splits), st.booleans())
+def test_a_seed_and_a_split_name_the_same_scenarios(seed: int, split: str, swap: bool) -> None:
+    one, two = (SUITE.scenarios(seed, split, swap) for _ in range(2))
+    assert [(s.instruction, s.asked, s.task, s.group) for s in one] == [
+        (s.instruction, s.asked, s.task, s.group) for s in two
+    ]
+    assert all(same(a.layout, b.layout) for a, b in zip(one, two, strict=True))
+    assert [s.group for s in one] == (["", "", "roles", "roles", "absent"] if swap else [""])
+    for scenario in one:
+        assert instructions.parse(scenario.instruction) == scenario.asked
+        assert scenario.strict == swap
+        assert scenario.seed == seed
+        assert tasks.possible(scenario.layout, scenario.asked) == (scenario.group != "absent")
+        # Only what counts for `success` is held out: the rest asks for what training has seen.
+        assert held_out(scenario.asked) == (split == "combinations" and scenario.group == "")
+
+
+@settings(LAW, max_examples=40)
+@given(seeds, st.sampled_from(SUITE.splits))
+def test_language_alone_decides_between_swapped_scenarios(seed: int, split: str) -> None:
+    one, two, left, right, absent = SUITE.scenarios(seed, split, True)
+    assert same(one.layout, two.layout) and one.asked != two.asked
+    assert same(left.layout, right.layout) and left.asked != right.asked
+    assert absent.task == "nothing to do"
+    # Nothing may move from the beginning to the end.
+    assert absent.settle < absent.seconds < absent.settle + 1.0
+    assert all(s.settle < 1.0 < s.seconds for s in (one, two, left, right))
+
+
+def test_the_names_of_tasks_are_few_and_tell_them_apart() -> None:
+    names = {name(task) for _, task in (drawn(seed) for seed in range(400))}
+    assert names == {
+        "put X in Y", "put X in Y, spatial words", "stack X on Y", "push X to a side", "push X to a zone",
+        "touch X", "touch X, spatial words", "lift X", "lift X, spatial words",
+    }  # fmt: skip
+
+
+@settings(LAW, max_examples=60)
+@given(seeds, st.sampled_from(list(every_task())))
+def test_a_table_has_what_the_words_name(seed: int, task: Task) -> None:
+    scenario = SUITE.scenario(instructions.canonical(task), seed)
+    assert scenario.asked == task
+    assert tasks.possible(scenario.layout, task)
+
+
+def test_a_strict_scenario_is_lost_when_another_thing_moves(world: World) -> None:
+    at = table({"red cube": (0.20, 0.06), "blue ball": (0.20, -0.09), "yellow bowl": (0.28, 0.10)})
+    task = Task("put", thing("red cube"), thing("yellow bowl"))
+    for strict in (False, True):
+        scenario = Scenario(0, "", "", at, task, strict=strict)
+        world.reset(at, task)
+        assert not scenario.successful(world)
+        put = world.things()[at.slots[2]] + [0, 0, 0.003 + CUBE_HALF]
+        move(world, {0: put})
+        assert scenario.successful(world)
+        move(world, {1: world.things()[at.slots[1]] + [0, rules.MOVED + 0.005, 0]})
+        assert scenario.successful(world) is not strict
+
+
+def test_where_nothing_can_be_done_success_is_that_nothing_moves(world: World) -> None:
+    at = table({"red cube": (0.20, 0.06), "yellow bowl": (0.28, 0.10)})
+    task = Task("put", thing("blue cube"), thing("yellow bowl"))
+    scenario = Scenario(0, "", "", at, task, "absent", strict=True)
+    for index, shift in ((0, 0.9), (0, 1.1), (1, 0.9), (1, 1.1)):
+        world.reset(at, task)
+        assert scenario.successful(world)
+        move(world, {index: world.things()[at.slots[index]] + [shift * rules.STILL, 0, 0]})
+        assert scenario.successful(world) is (shift < 1)
