@@ -204,7 +204,9 @@ class Command:
 
 
 def out_of_reach(world: World) -> set[Thing]:
-    """What the expert cannot take: things that lie in a bowl, or on each other."""
+    """What the expert cannot take, or not fill: things that lie in a bowl, or on each other, and bowls
+    with something in their middle.
+    """
     layout = world.now()
     at = world.things()[list(layout.slots)]
     found: set[Thing] = set()

@@ -20,6 +20,7 @@ from sim.tabletop.world import World
 GRASP_Z, HOVER_Z, CARRY_Z, DROP_Z = 0.013, 0.060, 0.085, 0.066  # tool heights [m]
 LIFT_Z = 0.095  # where a lifted thing is shown [m]
 SIDE = 0.004  # a thing is taken this far outwards of the tool point, towards the moving jaw [m]
+LOW = {"cube": 0.0, "cylinder": 0.0, "ball": 0.003}  # taken this far below its middle [m]
 WIDTH = {"cube": 0.42, "cylinder": 0.46, "ball": 0.50}  # jaws that hold one are shut further than this [rad]
 PUSH_Z = 0.012  # height of the tip while it pushes [m]
 PUSH_SPEED = 0.10  # [m/s]
@@ -158,7 +159,8 @@ def _reach(v: View) -> Step:
     """Over the thing, down along a funnel, close."""
     thing = v.thing
     outwards = (thing[:2] - (kinematics.PAN_X, 0.0)) / np.hypot(thing[0] - kinematics.PAN_X, thing[1])
-    grip = np.array([*(thing[:2] - SIDE * outwards), max(thing[2], GRASP_Z)])
+    # Jaws that meet a ball at its middle or above it squeeze it out downwards.
+    grip = np.array([*(thing[:2] - SIDE * outwards), max(thing[2] - LOW[v.kind], GRASP_Z)])
     hover = grip[2] + HOVER_Z - GRASP_Z
     off = float(np.hypot(*(v.at[:2] - grip[:2])))
     if off < 0.009 and v.at[2] < grip[2] + 0.006:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import vla.__main__ as frontdoor
 from sim import evaluate
 from sim.statistics import wilson
-from sim.tabletop.suite import SUITE
+from sim.tabletop.suite import SUITE, Scenario
 from tests import fakes
 from vla.contract import TaktError
 
@@ -34,7 +34,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Episodes of half a second; workers in other processes play whole ones."""
-    monkeypatch.setattr(SUITE, "seconds", 0.5, raising=False)
+    scenarios = SUITE.scenarios
+
+    def shorter(*args: Any) -> list[Scenario]:
+        return [replace(s, seconds=0.5, settle=min(s.settle, 0.4)) for s in scenarios(*args)]
+
+    monkeypatch.setattr(SUITE, "scenarios", shorter, raising=False)
     yield
     if evaluate._worker is not None:
         evaluate._worker.robot.world.close()
@@ -68,32 +73,98 @@ def test_the_report_has_its_keys_and_counts_add_up(
     assert (out["suite"], out["policy"], out["latency"]) == ("tabletop", "fake", "0ms")
     assert len(out["episodes"]) == 3
     for episode, seed in zip(out["episodes"], range(40, 43), strict=True):
-        assert set(episode) == {"task", "instruction", "seed", "success", "steps", "sim_seconds", "held"}
+        assert set(episode) == {
+            "task",
+            "group",
+            "instruction",
+            "seed",
+            "success",
+            "steps",
+            "sim_seconds",
+            "held",
+        }
         assert episode["seed"] == seed
         assert episode["sim_seconds"] == pytest.approx(episode["steps"] / 30, abs=1e-3)
         assert episode["sim_seconds"] == pytest.approx(0.5, abs=0.05)
     k = sum(e["success"] for e in out["episodes"])
     assert out["success"] == {"n": 3, "k": k, "rate": k / 3, "ci95": pytest.approx(list(wilson(k, 3)))}
-    assert sum(task["n"] for task in out["tasks"].values()) == 3
+    assert out["tasks"].keys() == {e["task"] for e in out["episodes"]}
+    for name, row in out["tasks"].items():
+        assert row["n"] == sum(e["task"] == name for e in out["episodes"])
+        assert row["k"] == sum(e["task"] == name and e["success"] for e in out["episodes"])
     assert set(out["latency_ms"]) == {"words", "preprocess", "prefix", "steps"}
     for row in out["latency_ms"].values():
         assert 0 <= row["p50"] <= row["p95"] <= row["p99"] <= row["max"]
     assert out["jerk"] > 0
     assert {"processor", "cores", "system", "python", "versions"} <= set(out["machine"])
-    assert "pairs" not in out
+    assert not {"pairs", "roles", "roles_pairs", "absent"} & set(out)
     said = capsys.readouterr().out
     assert f"{k}/3" in said
     assert "Wilson" in said
+    assert all(f"{name}: " in said for name in out["tasks"])
 
 
 @pytest.mark.usefixtures("short")
-def test_swapped_pairs_share_a_table_and_count_together(policy: Path, tmp_path: Path) -> None:
+def test_swapped_pairs_share_a_table_and_groups_count_apart(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = report(policy, tmp_path / "out.json", "--episodes", "2", "--swap")
-    assert out["success"]["n"] == 4
-    assert out["pairs"]["n"] == 2
-    for one, two in zip(out["episodes"][::2], out["episodes"][1::2], strict=True):
-        assert one["seed"] == two["seed"]
-        assert one["instruction"] != two["instruction"]
+    by_seed = [out["episodes"][:5], out["episodes"][5:]]
+    for episodes in by_seed:
+        assert [e["group"] for e in episodes] == ["", "", "roles", "roles", "absent"]
+        assert len({e["seed"] for e in episodes}) == 1
+        assert episodes[0]["instruction"] != episodes[1]["instruction"]
+        assert episodes[2]["instruction"] != episodes[3]["instruction"]
+        assert episodes[4]["task"] == "nothing to do"
+
+    def both(group: str) -> int:
+        return sum(all(e["success"] for e in episodes if e["group"] == group) for episodes in by_seed)
+
+    assert (out["success"]["n"], out["pairs"]["n"], out["pairs"]["k"]) == (4, 2, both(""))
+    assert (out["roles"]["n"], out["roles_pairs"]["n"], out["roles_pairs"]["k"]) == (4, 2, both("roles"))
+    assert out["absent"]["n"] == 2
+    assert out["absent"]["k"] == sum(e["success"] for e in out["episodes"] if e["group"] == "absent")
+    # What has nothing to do, or other tables, is not in the success of tasks.
+    assert "absent_pairs" not in out
+    assert sum(row["n"] for row in out["tasks"].values()) == 4
+    assert "nothing to do" not in out["tasks"]
+    said = capsys.readouterr().out
+    for key in ("pairs", "roles", "roles_pairs", "absent"):
+        assert f"{evaluate.TITLES[key]}: {out[key]['k']}/{out[key]['n']} " in said
+
+
+def test_a_score_counts_by_task_and_by_group() -> None:
+    """By hand, where successes differ, which half a second of a policy that knows nothing does not show."""
+    rows = [
+        ("lift X", "", 1),
+        ("put X in Y", "", 0),
+        ("put X in Y", "", 1),
+        ("put X in Y", "roles", 0),
+        ("lift X", "x", 1),
+    ]
+    episodes = [{"task": t, "group": g, "success": bool(s)} for t, g, s in rows]
+    table = evaluate.by_task(episodes[:3])
+    assert list(table) == ["lift X", "put X in Y"]
+    assert [(row["k"], row["n"]) for row in table.values()] == [(1, 1), (1, 2)]
+    assert not evaluate.both(episodes, "")
+    assert not evaluate.both(episodes, "roles")
+    assert evaluate.both(episodes, "x")
+
+
+@pytest.mark.parametrize(("settle", "seconds", "ticks"), [(0.3, 1.0, 10), (0.6, 1.0, 19), (2.0, 0.5, 16)])
+def test_each_scenario_says_how_long_it_lasts_and_success_must(
+    policy: Path, settle: float, seconds: float, ticks: int
+) -> None:
+    """Where nothing is to be done, an arm that rests is right from the first tick on."""
+    evaluate.start(evaluate.Options("tabletop", str(policy), "seen", True, 5.0, "naive", 30.0))
+    worker = evaluate._Worker(evaluate._options)  # type: ignore[arg-type]
+    *_, absent = SUITE.scenarios(3, "seen", True)
+    scenario = replace(absent, settle=settle, seconds=seconds)
+    row, joints = evaluate.obey(worker, scenario, {name: [] for name in evaluate.STAGES})
+    worker.robot.world.close()
+    assert row["success"] is (settle < seconds)
+    assert abs(row["steps"] - ticks) <= 1
+    assert len(joints) == row["steps"]
 
 
 @pytest.mark.usefixtures("short")
@@ -121,13 +192,13 @@ def test_two_workers_give_the_list_of_one(policy: Path, tmp_path: Path) -> None:
     results = []
     for workers in (1, 2):
         out = tmp_path / f"{workers}.json"
-        flags = ["--policy", str(policy), "--episodes", "2", "--swap", "--seed", "7", "--latency", "50ms"]
+        flags = ["--policy", str(policy), "--episodes", "2", "--seed", "7", "--latency", "50ms"]
         command = [sys.executable, "-m", "vla", "eval", *flags, "--workers", str(workers), "--json", str(out)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         results.append(json.loads(out.read_text()))
     one, two = results
-    assert len(one["episodes"]) == 4
+    assert len(one["episodes"]) == 2
     assert one["episodes"] == two["episodes"]
     # Not only the outcomes: every joint at every tick.
     assert one["jerk"] == two["jerk"]
