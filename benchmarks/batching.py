@@ -28,7 +28,7 @@ from rich.table import Table
 from export.graph import export_prefix, export_step
 from runtime.graphs import Arrays, OnnxGraph
 from sim.evaluate import machine
-from vla import nano, train
+from vla import nano, train, train_data
 from vla.contract import TaktError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,8 +133,8 @@ def feeds(c: nano.Config, name: str, rows: int) -> Arrays:
 
     if name == "prefix":
         frames = {f"frames_{n}": rng.integers(0, 256, (rows, c.size, c.size, 3), np.uint8) for n in c.cameras}
-        mask = np.repeat((np.arange(train.TOKENS) < 12)[None].astype(np.int64), rows, axis=0)
-        tokens = normal(rows, train.TOKENS, c.words)
+        mask = np.repeat((np.arange(train_data.TOKENS) < 12)[None].astype(np.int64), rows, axis=0)
+        tokens = normal(rows, train_data.TOKENS, c.words)
         return frames | {"state": normal(rows, c.state), "tokens": tokens, "mask": mask}
     chunk = (rows, c.rows, c.actions)
     scalars = {"t": np.array([0.25], np.float32), "dt": np.array([0.25], np.float32)}

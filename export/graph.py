@@ -1,7 +1,8 @@
 """`takt export`: a checkpoint becomes a bundle of ONNX graphs with a manifest.
 
-Three graphs (runtime/engine.py runs them): words -> tokens once an instruction, prefix -> memory once
-a chunk, step -> next x once a flow step. Frames go in as uint8, actions come out in physical units;
+Three graphs (runtime/engine.py runs them): words -> tokens once an instruction, prefix -> memory and
+whether the task is done once a chunk, step -> next x once a flow step. On demand a fourth, critic: a
+chunk -> how well it would do. Frames go in as uint8, actions come out in physical units;
 prefix and step may leave the batch open, and everything else has a fixed shape. Each graph is run and
 compared with torch before the bundle is complete.
 """
@@ -58,6 +59,8 @@ class Command:
     """Leave the batch open, so that one run answers several requests or draws several candidates."""
     candidates: int = 1
     """Chunks drawn at a time, of which the best is taken; more than one needs --dynamic-batch."""
+    critic: bool = False
+    """Add critic.onnx, which scores chunks: memory and actions in, the worth of what follows (0 .. 1) out."""
     encoder: Path | None = None
     """Folder of all-MiniLM-L6-v2 (default: the installed package)."""
     words_from: Path | None = None
@@ -121,13 +124,17 @@ class Command:
         errors["prefix"] = export_prefix(model, out / "prefix.onnx", self.dynamic_batch)
         beta = self.beta if self.joining == "guided" else None
         errors["step"] = export_step(model, out / "step.onnx", self.dynamic_batch, beta)
+        names = ["prefix", "step"]
+        if self.critic:
+            errors["critic"] = export_critic(model, out / "critic.onnx", self.dynamic_batch)
+            names.append("critic")
         for name, error in errors.items():
             if not error <= TOLERANCE:
                 raise TaktError(f"{name}.onnx differs from torch by {error:.2e}, more than {TOLERANCE:.0e}")
         policy = {
             "format": 1,
             "spec": spec(model.config, self.replan, self.joining).to_json(),
-            "graphs": {"words": "words.onnx", "prefix": "prefix.onnx", "step": "step.onnx"},
+            "graphs": {name: f"{name}.onnx" for name in ("words", *names)},
             "tokenizer": "tokenizer.json",
             "words_length": train_data.TOKENS,
             "sampler": self._sampler(),
@@ -190,7 +197,17 @@ class _Prefix(nn.Module):
 
     def forward(self, front: Tensor, wrist: Tensor, state: Tensor, tokens: Tensor, mask: Tensor) -> Any:
         cond, joints = self.model.prefix([front, wrist], state, tokens, mask)
-        return cond, joints + 0.0  # an output must not be an input itself
+        # An output must not be an input itself.
+        return cond, joints + 0.0, self.model.finished(cond)
+
+
+class _Critic(nn.Module):
+    def __init__(self, model: nano.Nano) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, cond: Tensor, state: Tensor, actions: Tensor) -> Tensor:
+        return self.model.score(cond, state, actions)
 
 
 class _Step(nn.Module):
@@ -210,7 +227,7 @@ class _Step(nn.Module):
 
 def export_prefix(model: nano.Nano, path: Path, dynamic_batch: bool = False) -> float:
     """Write prefix.onnx; returns its difference from torch."""
-    c, outputs = model.config, ["memory_cond", "memory_state"]
+    c, outputs = model.config, ["memory_cond", "memory_state", "done"]
 
     def inputs(batch: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(batch)
@@ -251,6 +268,21 @@ def export_step(
     return _export_batches(_Step(model, beta), inputs, ["x_next", "actions"], path, dynamic_batch)
 
 
+def export_critic(model: nano.Nano, path: Path, dynamic_batch: bool = False) -> float:
+    """Write critic.onnx; returns its difference from torch."""
+    c = model.config
+
+    def inputs(batch: int) -> dict[str, Tensor]:
+        g = torch.Generator().manual_seed(batch)
+        return {
+            "memory_cond": torch.randn(batch, c.cond, generator=g),
+            "memory_state": torch.randn(batch, c.state, generator=g),
+            "actions": torch.randn(batch, c.rows, c.actions, generator=g),
+        }
+
+    return _export_batches(_Critic(model), inputs, ["score"], path, dynamic_batch)
+
+
 def _export_batches(
     module: nn.Module, inputs: Inputs, outputs: list[str], path: Path, dynamic: bool
 ) -> float:
@@ -267,7 +299,9 @@ def _export_batches(
 def export_words(encoder: Path, path: Path) -> float:
     """Write words.onnx with int8 weights; returns its difference from torch (with the same rounding)."""
     model = minilm.rounded(minilm.load(encoder)).eval()
-    ids = torch.randint(0, minilm.VOCABULARY, (1, train_data.TOKENS), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        0, minilm.VOCABULARY, (1, train_data.TOKENS), generator=torch.Generator().manual_seed(0)
+    )
     mask = (torch.arange(train_data.TOKENS)[None] < 12).long()
     inputs = {"ids": ids, "mask": mask}
     _export(model, inputs, ["tokens"], path)

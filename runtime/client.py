@@ -167,7 +167,7 @@ class RemotePolicy:
             return False
         ids = (self._digest, self._session, self._next, self._seed, self._call)
         now = self._clock()
-        if not self._send(wire.Infer(*ids, observation, prefix, deadline)):
+        if not self._send(wire.Infer(*ids, observation, prefix, deadline, self._tells)):
             return False
         self._sent[self._next] = now, observation.time
         if len(self._sent) > _SENT:
@@ -272,12 +272,14 @@ class RemotePolicy:
         if self._digest not in (None, digest):
             raise TaktError("the server has another policy than at the start: connect anew")
         self._spec, self._digest, self._session = welcome.spec, digest, welcome.session
+        self._tells = welcome.done
         self._barred = None
         if self._role == "observe":
             self._seen = -1  # the server counts what it sends to this session
 
     # ---- what is to be said without being asked ----
 
+    _tells = False  # whether the server can tell that the task is done
     _pinged = float("nan")  # when the last ping was sent, s
 
     def _tend(self) -> None:

@@ -108,15 +108,20 @@ class GraphPolicy:
         watch.mark("preprocess")
         feeds |= _stack([self._instruction(r.observation.instruction) for r in requests])
         watch.mark("words")
-        memory = self._graphs["prefix"](feeds)
+        memory = dict(self._graphs["prefix"](feeds))
+        done = memory.pop("done", None)  # graphs of before it was told have none
         watch.mark("prefix")
         actions, seconds = self._sample(memory, requests, due)
         watch.mark("steps")
         self.pace.ran(watch.stages["prefix"], seconds, len(requests), actions.shape[0] * actions.shape[1])
         chosen = [self._choose(a, r.prefix) for a, r in zip(actions, requests, strict=True)]
+        told = [None] * len(requests) if done is None else [float(p) for p in done]
+        if not all(p is None or 0 <= p <= 1 for p in told):
+            raise TaktError(f"policy {self.spec.name!r} told no probability of being done: export it again")
+        rest = (tuple(seconds), watch.origin)
         return [
-            ActionChunk(r.observation.time, self.spec.dt, a, dict(watch.stages), tuple(seconds), watch.origin)
-            for a, r in zip(chosen, requests, strict=True)
+            ActionChunk(r.observation.time, self.spec.dt, a, dict(watch.stages), *rest, p)
+            for a, r, p in zip(chosen, requests, told, strict=True)
         ]
 
     def _feeds(self, observation: Observation) -> Arrays:

@@ -1,7 +1,8 @@
 """What an engine is, and ONNX Runtime as one; graphs are compared with the spec before they run.
 
     words    ids, mask (1, L) int64                                     -> tokens (1, L, D)
-    prefix   frames_<camera> (B, h, w, 3) uint8, state (B, S), tokens (B, L, D), mask (B, L) -> memory_*
+    prefix   frames_<camera> (B, h, w, 3) uint8, state (B, S), tokens (B, L, D), mask (B, L)
+                                                                        -> memory_*, done? (B,)
     step     memory_*, x (B, H, A), t (1,), dt (1,), kept (B, H, A), kept_mask (B, H)
                                                                         -> x_next, actions (B, H, A)
 

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zmq
@@ -158,9 +158,10 @@ class Server:
 
     def _give(self, session: Session, seq: int, chunk: ActionChunk) -> None:
         left = self._desk.clock()
-        self._send(session.peer, wire.Chunk(session.id, seq, chunk, left))
+        plain = replace(chunk, done=None)  # an older peer would refuse a field that it does not know
+        self._send(session.peer, wire.Chunk(session.id, seq, chunk if session.done else plain, left))
         for observer in self._sessions.observers(session.robot):
-            self._send(observer.peer, wire.Chunk(observer.id, observer.copies, chunk, left))
+            self._send(observer.peer, wire.Chunk(observer.id, observer.copies, plain, left))
             observer.copies += 1
 
     def _take(self) -> None:
@@ -200,10 +201,11 @@ class Server:
         if hello.spec not in (None, self._desk.digest):
             raise Refused("spec", f"the policy served is {self._desk.spec.name!r}, and not the one expected")
         session = self._sessions.open(peer, hello, now, self._gone)
-        return wire.Welcome(self._desk.spec, session.id, self._sessions.commands(session))
+        return wire.Welcome(self._desk.spec, session.id, self._sessions.commands(session), done=True)
 
     def _infer(self, session: Session, ask: wire.Infer) -> None:
         self._sessions.check_infer(session, ask.seq)
+        session.done = ask.done
         if ask.spec != self._desk.digest:
             raise Refused("spec", "the server has another policy than at the start: connect anew")
         request = Request(ask.observation, ask.prefix, ask.deadline, ask.seed, ask.call)

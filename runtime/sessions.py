@@ -35,6 +35,7 @@ class Session:
         heard: when it last sent anything that was understood, s.
         seq: the newest request; -1 before the first.
         copies: chunks that were sent to it as an observer.
+        done: whether it asked to be told of the task being done.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Session:
     heard: float
     seq: int = -1
     copies: int = 0
+    done: bool = False
 
 
 class Sessions:

@@ -2,18 +2,20 @@
 
     client -> server   hello   version, role, robot, spec?
                        infer   spec, session, seq, seed, call, time, state, frames, instruction,
-                               prefix?, prefix_weights?, deadline?
+                               prefix?, prefix_weights?, deadline?, done?
                        ping    session, sent
                        bye     session
     server -> client   welcome version, spec, session, lease
-                       chunk   session, seq, time, dt, actions, stages, step_seconds, origin?, left?
+                       chunk   session, seq, time, dt, actions, stages, step_seconds, origin?, left?, done?
                        pong    session, sent, clock
                        error   session, seq, code, text
 
 A session is a number that the server draws and gives to one connection; `seq` rises within it. The pair
 (seed, call) fixes the sampling noise, so the server keeps no state of an episode and may be restarted.
 `spec` in hello and infer is the digest of the spec the client was welcomed with. `origin`, `left` and
-`clock` are on the server's clock. docs/wire.md says who may send what and when.
+`clock` are on the server's clock. A chunk's `done` is told only to a client that asked for it, and that
+asks only a server which said, by a further key of the spec in its welcome, that it understands: a peer of
+before there was such a field neither says nor meets it. docs/wire.md says who may send what and when.
 
 `decode` takes bytes from anyone: it either returns a message whose every field has been checked, or
 raises WireError. Sizes are checked before anything is allocated; nothing is ever executed.
@@ -63,16 +65,27 @@ class Hello:
 
 @dataclass(frozen=True)
 class Welcome:
-    """The session that the client has now, and whether it may infer in it."""
+    """The session that the client has now, and whether it may infer in it.
+
+    Attributes:
+        done: whether `Infer.done` is understood.
+    """
 
     spec: PolicySpec
     session: int
     lease: bool
     version: int = VERSION
+    done: bool = False
 
 
 @dataclass(frozen=True)
 class Infer:
+    """A request.
+
+    Attributes:
+        done: whether to tell the probability that the task is done.
+    """
+
     spec: str
     session: int
     seq: int
@@ -81,6 +94,7 @@ class Infer:
     observation: Observation
     prefix: Prefix | None = None
     deadline: float | None = None
+    done: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,6 +240,8 @@ def _infer(m: Infer) -> tuple[str, dict[str, Any]]:
         content["prefix_weights"] = _packed(m.prefix.weights, "<f4")
     if m.deadline is not None:
         content["deadline"] = m.deadline
+    if m.done:
+        content["done"] = True
     return "infer", content
 
 
@@ -234,8 +250,15 @@ def _chunk(m: Chunk) -> tuple[str, dict[str, Any]]:
     content: dict[str, Any] = {"session": m.session, "seq": m.seq, "time": c.time, "dt": c.dt}
     content |= {"actions": _packed(c.actions, "<f4"), "stages": dict(list(c.stages.items())[:_MAX_ENTRIES])}
     content["step_seconds"] = list(c.step_seconds[:_MAX_ENTRIES])
-    times = {"origin": c.origin, "left": m.left}
-    return "chunk", content | {name: time for name, time in times.items() if time is not None}
+    known = {"origin": c.origin, "left": m.left, "done": c.done}
+    return "chunk", content | {name: value for name, value in known.items() if value is not None}
+
+
+def _welcome(m: Welcome) -> tuple[str, dict[str, Any]]:
+    spec = _spec_text(m.spec)
+    if m.done:  # where a peer that does not know of it looks past it
+        spec = json.dumps({**json.loads(spec), "wire": ["done"]}, sort_keys=True, separators=(",", ":"))
+    return "welcome", {"version": m.version, "spec": spec, "session": m.session, "lease": m.lease}
 
 
 def _hello(m: Hello) -> tuple[str, dict[str, Any]]:
@@ -245,7 +268,7 @@ def _hello(m: Hello) -> tuple[str, dict[str, Any]]:
 
 _ENCODERS: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     Hello: _hello,
-    Welcome: lambda m: ("welcome", vars(m) | {"spec": _spec_text(m.spec)}),
+    Welcome: _welcome,
     Infer: _infer,
     Chunk: _chunk,
     Ping: lambda m: ("ping", dict(vars(m))),
@@ -257,9 +280,12 @@ _ENCODERS: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
 # ---- decoding ----
 
 
-def _spec(value: Any) -> PolicySpec:
+def _spec(value: Any) -> tuple[PolicySpec, bool]:
+    """A policy's spec, and whether "done" is understood."""
     try:
-        return PolicySpec.from_json(json.loads(fields.text(value)))
+        content = json.loads(fields.text(value))
+        offers = content.get("wire")
+        return PolicySpec.from_json(content), isinstance(offers, list) and "done" in offers
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         raise WireError("wanted a policy's spec") from None
 
@@ -292,13 +318,16 @@ def _to_infer(f: dict[str, Any]) -> Infer:
         prefix = Prefix(f["prefix"], f["prefix_weights"])
     observation = Observation(f["time"], f["state"], f["frames"], f["instruction"])
     ids = (f["spec"], f["session"], f["seq"], f["seed"], f["call"])
-    return Infer(*ids, observation, prefix, f["deadline"])
+    return Infer(*ids, observation, prefix, f["deadline"], bool(f["done"]))
 
 
 def _to_chunk(f: dict[str, Any]) -> Chunk:
     if len(f["actions"]) == 0 or not f["dt"] > 0:
         raise WireError("chunk: wanted at least one row and a positive dt")
-    chunk = ActionChunk(f["time"], f["dt"], f["actions"], f["stages"], f["step_seconds"], f["origin"])
+    if f["done"] is not None and not 0 <= f["done"] <= 1:
+        raise WireError("chunk: done is a probability")
+    measured = (f["stages"], f["step_seconds"], f["origin"], f["done"])
+    chunk = ActionChunk(f["time"], f["dt"], f["actions"], *measured)
     return Chunk(f["session"], f["seq"], chunk, f["left"])
 
 
@@ -316,7 +345,7 @@ _SCHEMAS: dict[str, tuple[dict[str, Check], Callable[[dict[str, Any]], Message]]
     ),
     "welcome": (
         {"version": fields.integer, "spec": _spec, **_SESSION, "lease": fields.boolean},
-        lambda f: Welcome(**f),
+        lambda f: Welcome(f["spec"][0], f["session"], f["lease"], f["version"], f["spec"][1]),
     ),
     "infer": (
         {
@@ -331,6 +360,7 @@ _SCHEMAS: dict[str, tuple[dict[str, Check], Callable[[dict[str, Any]], Message]]
             "prefix?": fields.array("<f4", 2),
             "prefix_weights?": fields.array("<f4", 1),
             "deadline?": fields.number,
+            "done?": fields.boolean,
         },
         _to_infer,
     ),
@@ -344,6 +374,7 @@ _SCHEMAS: dict[str, tuple[dict[str, Check], Callable[[dict[str, Any]], Message]]
             "step_seconds": fields.numbers(_MAX_ENTRIES),
             "origin?": fields.number,
             "left?": fields.number,
+            "done?": fields.number,
         },
         _to_chunk,
     ),

@@ -195,6 +195,8 @@ class ActionChunk:
         stages: seconds spent in each stage of inference, by name, in the order in which they ran.
         step_seconds: seconds of each denoising step; as many as were made.
         origin: when the first of the stages began, s, on the clock of the observation; None when unknown.
+        done: the probability, as of the observation, that the task is done; None from a policy that cannot
+            tell.
     """
 
     time: float
@@ -203,6 +205,7 @@ class ActionChunk:
     stages: dict[str, float] = field(default_factory=dict)
     step_seconds: tuple[float, ...] = ()
     origin: float | None = None
+    done: float | None = None
 
     @property
     def end(self) -> float:

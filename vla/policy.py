@@ -81,12 +81,14 @@ class TorchPolicy:
         words = self._reader(observation.instruction)
         marks.append(self._clock())
         memory = self._model.prefix(frames, state, *words)
+        done = float(self._model.finished(memory[0]))
         marks.append(self._clock())
         actions, seconds = self._sample(memory, prefix, None if deadline is None else marks[0] + deadline)
         marks.append(self._clock())
         names = ("preprocess", "words", "prefix", "steps")
         stages = dict(zip(names, np.diff(marks).tolist(), strict=True))
-        return ActionChunk(observation.time, self.spec.dt, actions, stages, tuple(seconds), marks[0])
+        rest = (tuple(seconds), marks[0], done)
+        return ActionChunk(observation.time, self.spec.dt, actions, stages, *rest)
 
     def _sample(
         self, memory: tuple[Tensor, Tensor], prefix: Prefix | None, due: float | None

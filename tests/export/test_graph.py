@@ -26,7 +26,7 @@ from runtime import bundle
 from runtime.engine import OnnxPolicy
 from runtime.graphs import OnnxGraph
 from tests import fakes
-from vla import flow, nano, train
+from vla import flow, nano, train_data
 from vla.contract import Observation, Prefix, Request
 
 LAW = settings(deadline=None, max_examples=40, derandomize=True)
@@ -60,7 +60,7 @@ def words(folder: Path) -> np.ndarray:
     """A words graph in place of the sentence encoder: one vector a word, looked up. Returns the table."""
     folder.mkdir()
     table = np.random.default_rng(0).normal(size=(len(fakes.VOCABULARY), CONFIG.words)).astype(np.float32)
-    row = [1, train.TOKENS]
+    row = [1, train_data.TOKENS]
     ports = [helper.make_tensor_value_info(name, TensorProto.INT64, row) for name in ("ids", "mask")]
     out = helper.make_tensor_value_info("tokens", TensorProto.FLOAT, [*row, CONFIG.words])
     node = helper.make_node("Gather", ["table", "ids"], ["tokens"], axis=0)
@@ -83,6 +83,7 @@ def exported(model: nano.Nano, tmp_path_factory: pytest.TempPathFactory) -> tupl
     (folder / "checkpoint/config.json").write_text(json.dumps({"type": "nano", **CONFIG.to_json()}))
     save_file(model.state_dict(), folder / "checkpoint/model.safetensors")
     flags = [
+        "--critic",
         "--words-from",
         str(folder / "words"),
         "--steps",
@@ -97,8 +98,8 @@ def exported(model: nano.Nano, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def tokens(table: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     ids = [fakes.VOCABULARY[word] for word in TEXT.split()]
-    padded = np.array([ids + [0] * (train.TOKENS - len(ids))])
-    mask = (torch.arange(train.TOKENS)[None] < len(ids)).long()
+    padded = np.array([ids + [0] * (train_data.TOKENS - len(ids))])
+    mask = (torch.arange(train_data.TOKENS)[None] < len(ids)).long()
     return torch.from_numpy(table[padded]), mask
 
 
@@ -137,7 +138,7 @@ def test_an_export_is_a_bundle_that_says_what_it_measured(exported: tuple[Path, 
     folder, _ = exported
     loaded = bundle.load(folder)
     assert loaded.spec == graph.spec(CONFIG, 0.2)
-    assert (loaded.steps, loaded.words_length) == (STEPS, train.TOKENS)
+    assert (loaded.steps, loaded.words_length) == (STEPS, train_data.TOKENS)
     tolerances = loaded.policy["tolerances"]
     assert {"prefix", "step"} <= tolerances.keys()
     assert all(0 <= error <= graph.TOLERANCE for error in tolerances.values())
@@ -159,12 +160,14 @@ def test_prefix_and_step_equal_torch(exported: tuple[Path, np.ndarray], model: n
     states, mask = tokens(table)
     feeds = {f"frames_{c}": seen.frames[c][None] for c in CONFIG.cameras}
     feeds |= {"state": seen.state[None], "tokens": states.numpy(), "mask": mask.numpy()}
-    cond, joints = run(folder / "prefix.onnx", feeds)
+    cond, joints, done = run(folder / "prefix.onnx", feeds)
     frames = [torch.from_numpy(seen.frames[c])[None] for c in CONFIG.cameras]
     with torch.inference_mode():
         wanted = model.prefix(frames, torch.from_numpy(seen.state)[None], states, mask)
     np.testing.assert_allclose(cond, wanted[0].numpy(), atol=1e-4, rtol=1e-4)
     np.testing.assert_array_equal(joints, seen.state[None])
+    with torch.inference_mode():
+        np.testing.assert_allclose(done, model.finished(wanted[0]).numpy(), atol=1e-4, rtol=1e-4)
 
     rng = np.random.default_rng(seed)
     shape = (1, CONFIG.rows, CONFIG.actions)
@@ -199,6 +202,20 @@ def test_a_whole_chunk_equals_the_torch_samplers(exported: tuple[Path, np.ndarra
         expected = torch_chunk(model, seen, table, noise, np.zeros(shape), np.zeros(shape[0]))
         np.testing.assert_allclose(got.actions, expected, atol=1e-4, rtol=1e-4)
         assert (got.time, got.dt) == (seen.time, 0.1)
+        assert got.done is not None and 0 < got.done < 1
+
+
+def test_the_critic_equals_torch(exported: tuple[Path, np.ndarray], model: nano.Nano) -> None:
+    rng = np.random.default_rng(3)
+    for batch in (1, 5):
+        shapes = {"memory_cond": (CONFIG.cond,), "memory_state": (CONFIG.state,)}
+        shapes |= {"actions": (CONFIG.rows, CONFIG.actions)}
+        feeds = {n: rng.normal(0, 0.5, (batch, *shape)).astype(np.float32) for n, shape in shapes.items()}
+        (got,) = run(exported[0] / "critic.onnx", feeds)
+        with torch.inference_mode():
+            wanted = model.score(*(torch.from_numpy(value) for value in feeds.values()))
+        assert got.shape == (batch,)
+        np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4, rtol=1e-4)
 
 
 def test_a_chunk_with_committed_rows_equals_the_torch_samplers(

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vla import flow, nano
+from vla import flow, nano, nano_losses
+from vla.contract import TaktError
 
 LAW = settings(deadline=None, max_examples=15, derandomize=True)
 CONFIG = nano.tiny()
@@ -50,8 +51,9 @@ def batch(n: int, seed: int = 0) -> dict[str, Any]:
     frames = [
         torch.randint(0, 256, (n, size, size, 3), generator=g, dtype=torch.uint8) for _ in range(cameras)
     ]
-    pixels = torch.rand(n, cameras, 2, 3, generator=g) * 2 - 1
-    pixels[..., 2] = (torch.rand(n, cameras, 2, generator=g) < 0.8).float()
+    pixels = torch.rand(n, cameras, 3, 3, generator=g) * 2 - 1
+    pixels[..., 2] = (torch.rand(n, cameras, 3, generator=g) < 0.8).float()
+    classes = [torch.randint(0, k, (n,), generator=g) for k in CONFIG.classes]
     mask = (torch.arange(TOKENS)[None] < torch.randint(3, TOKENS, (n, 1), generator=g)).long()
     return {
         "frames": frames,
@@ -62,6 +64,11 @@ def batch(n: int, seed: int = 0) -> dict[str, Any]:
         "pixels": pixels,
         "positions": torch.randn(n, 6, generator=g) * 0.2,
         "committed": torch.zeros(n, dtype=torch.int64),
+        "present": (torch.rand(n, 3, generator=g) < 0.8).float(),
+        "meaning": torch.stack(classes, 1),
+        "done": (torch.rand(n, generator=g) < 0.3).float(),
+        "driver": torch.randn(n, CONFIG.rows, CONFIG.actions, generator=g) * 0.5,
+        "outcome": torch.rand(n, generator=g),
     }
 
 
@@ -155,7 +162,7 @@ def test_words_that_are_not_masked_have_influence() -> None:
 
 def test_gradient_reaches_every_parameter() -> None:
     model = made()
-    nano.loss(model, batch(6), 4, torch.Generator().manual_seed(0))["total"].backward()
+    nano_losses.loss(model, batch(6), 4, torch.Generator().manual_seed(0))["total"].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -168,9 +175,55 @@ def test_gradient_reaches_every_parameter() -> None:
 
 def test_a_loss_is_the_same_for_the_same_generator() -> None:
     model, b = made(), batch(3)
-    first, second = (nano.loss(model, b, 2, torch.Generator().manual_seed(5)) for _ in range(2))
+    first, second = (nano_losses.loss(model, b, 2, torch.Generator().manual_seed(5)) for _ in range(2))
     assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}
-    assert set(first) == {"flow", "pixels", "where", "positions", "total"}
+    assert set(first) == {*nano_losses.WEIGHTS, "total"}
+
+
+def test_maps_are_the_same_for_every_sentence() -> None:
+    """What a thing looks like is then learned for all sentences at once, those never heard included."""
+    model, b = made(), batch(2)
+    eye = model.each_eye()[0]
+    words = model.reader(b["tokens"], b["mask"])
+    calls: list[Tensor] = []
+    plain = eye.maps
+    eye.maps = lambda frames: calls.append(plain(frames)) or calls[-1]  # type: ignore
+    eye(b["frames"][0], words)
+    eye(b["frames"][0], words.flip(0) + 1)
+    torch.testing.assert_close(calls[0], calls[1], atol=0, rtol=0)
+
+
+def test_spatial_words_move_the_match_of_the_thing_alone() -> None:
+    model, b = made(), batch(3)
+    eye = model.each_eye()[0]
+    words = model.reader(b["tokens"], b["mask"])
+    before = eye(b["frames"][0], words)["matches"]
+    with torch.no_grad():
+        eye.spatial[2].weight.add_(1.0)
+    after = eye(b["frames"][0], words)["matches"]
+    assert not torch.allclose(before[:, 0], after[:, 0], atol=1e-3)
+    torch.testing.assert_close(before[:, 1:], after[:, 1:], atol=0, rtol=0)
+
+
+def test_the_critic_teaches_the_prefix_nothing() -> None:
+    model = made()
+    nano_losses.loss(model, batch(4), 1, torch.Generator().manual_seed(0))["critic"].backward()
+    assert all(p.grad is None for n, p in model.named_parameters() if not n.startswith("critic."))
+
+
+def test_what_is_absent_is_not_taught() -> None:
+    model, b = made(), batch(4)
+    b["pixels"][..., 2], b["present"] = 0, torch.zeros(4, 3)
+    out = model.see(b["frames"], b["state"], b["tokens"], b["mask"])
+    losses = nano_losses.seen(model, out, b)
+    assert losses["pixels"] == losses["where"] == losses["positions"] == 0
+    assert losses["sure"] > 0
+
+
+def test_without_a_simulator_nothing_privileged_counts() -> None:
+    model, b = made(), batch(4)
+    losses = nano_losses.loss(model, b, 1, torch.Generator().manual_seed(0), privileged=False)
+    assert not set(nano_losses.PRIVILEGED) & set(losses)
 
 
 def test_it_learns_a_few_frames_by_heart() -> None:
@@ -179,7 +232,7 @@ def test_it_learns_a_few_frames_by_heart() -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     curve = []
     for i in range(60):
-        losses = nano.loss(model, b, 8, torch.Generator().manual_seed(i))
+        losses = nano_losses.loss(model, b, 8, torch.Generator().manual_seed(i))
         optimiser.zero_grad()
         losses["total"].backward()
         optimiser.step()
@@ -192,9 +245,12 @@ def test_sizes_survive_json() -> None:
         assert nano.Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_a_config_that_says_nothing_of_committed_rows_means_four() -> None:
-    old = {k: v for k, v in CONFIG.to_json().items() if k != "committed"}
-    assert nano.Config.from_json(old).committed == 4
+def test_sizes_of_another_architecture_are_refused() -> None:
+    old = {k: v for k, v in CONFIG.to_json().items() if k != "version"}
+    with pytest.raises(TaktError, match="older version"):
+        nano.Config.from_json(old)
+    with pytest.raises(TaktError, match="newer version"):
+        nano.Config.from_json({**CONFIG.to_json(), "version": 3})
 
 
 def test_committed_lengths_reach_what_the_config_says_and_no_further() -> None:
@@ -206,7 +262,7 @@ def test_committed_lengths_reach_what_the_config_says_and_no_further() -> None:
         target = torch.zeros(400, CONFIG.rows, CONFIG.actions)
         none = torch.zeros(400, dtype=torch.int64)
         generator = torch.Generator().manual_seed(0)
-        nano.flow_loss(model, torch.zeros(400, CONFIG.cond), target, none, 2, generator, share)
+        nano_losses.flow_loss(model, torch.zeros(400, CONFIG.cond), target, none, 2, generator, share)
         length = (seen[0] == 1).sum(1)  # committed rows stand at the end of the flow
         expected = set(range(1, committed + 1)) if share > 0 else set()
         assert set(length.tolist()) == expected | ({0} if share < 1 else set())
@@ -219,7 +275,7 @@ def test_rows_that_are_a_running_plans_are_always_committed() -> None:
     seen: list[Tensor] = []
     model.predict = lambda cond, x, t: seen.append(t) or torch.zeros_like(x)  # type: ignore
     target, given = torch.zeros(30, CONFIG.rows, CONFIG.actions), torch.arange(30) % 9
-    nano.flow_loss(
+    nano_losses.flow_loss(
         model, torch.zeros(30, CONFIG.cond), target, given, 2, torch.Generator().manual_seed(0), 0.0
     )
     assert (seen[0] == 1).sum(1).tolist() == 2 * given.tolist()
