@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runtime import so101
 from sim.gl import mujoco
-from sim.tabletop import expert, kinematics, scene, tasks
+from sim.tabletop import kinematics, motion, places, scene, tasks
 from sim.tabletop.arm import JOINTS
 
 LAW = settings(deadline=None, max_examples=150, derandomize=True)
@@ -20,7 +20,7 @@ joints = st.tuples(*(st.floats(lower, upper) for lower, upper in list(so101.JOIN
     np.array
 )
 # Where things stand and the hand goes: around the pan axis [m, rad, m].
-places = st.tuples(st.floats(*tasks.RHO), st.floats(-tasks.SWEEP, tasks.SWEEP), st.floats(0.012, 0.10))
+spots = st.tuples(st.floats(*places.RHO), st.floats(-places.SWEEP, places.SWEEP), st.floats(0.012, 0.10))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_more_joints_than_four_change_nothing(q: np.ndarray, roll: float) -> Non
 
 
 @LAW
-@given(places, st.floats(0.6, np.pi / 2))
+@given(spots, st.floats(0.6, np.pi / 2))
 def test_solving_and_going_there_arrives(place: tuple[float, float, float], pitch: float) -> None:
     point = kinematics.cartesian(np.array(place))
     q = kinematics.solve(point, pitch)
@@ -87,10 +87,10 @@ def test_solving_and_going_there_arrives(place: tuple[float, float, float], pitc
 
 
 @LAW
-@given(places)
+@given(spots)
 def test_the_whole_workspace_can_be_reached_as_the_expert_does(place: tuple[float, float, float]) -> None:
     point = kinematics.cartesian(np.array(place))
-    q = kinematics.solve(point, expert.pitch(place[2]))
+    q = kinematics.solve(point, motion.pitch(place[2]))
     assert q is not None
     np.testing.assert_allclose(kinematics.tool(q)[0], point, atol=1e-9)
 
