@@ -22,9 +22,7 @@ LIFT_Z = 0.095  # where a lifted thing is shown [m]
 SIDE = 0.004  # a thing is taken this far outwards of the tool point, towards the moving jaw [m]
 LOW = {"cube": 0.0, "cylinder": 0.0, "ball": 0.003}  # taken this far below its middle [m]
 WIDTH = {"cube": 0.42, "cylinder": 0.46, "ball": 0.50}  # jaws that hold one are shut further than this [rad]
-PUSH_Z = 0.012  # height of the tip while it pushes [m]
-PUSH_SPEED = 0.10  # [m/s]
-TIP_REACH = 0.009  # from the middle of the shut tip to its faces [m]
+PUSH_SPEED = 0.16  # [m/s]
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def put_down(at: np.ndarray) -> Step:
     return Step(np.array([at[0], at[1], 0.016]), OPEN if at[2] < 0.030 else SHUT)
 
 
-# -- put, stack, lift: with the thing between the jaws
+# -- put, stack, push, lift: with the thing between the jaws
 
 
 def _put(v: View, world: World) -> Step:
@@ -127,6 +125,23 @@ def _lift(v: View, world: World) -> Step:
     if v.q[5] > WIDTH[v.kind] - 0.12:
         return Step(v.at, SHUT)
     return Step(np.array([*v.at[:2], LIFT_Z]), SHUT)
+
+
+def _push(v: View, world: World) -> Step:
+    """Between the jaws, along the table: a single finger pushes a thing past itself or over."""
+    goal = v.place[:2] if v.place is not None else world.push_goal
+    way = goal - v.thing[:2]
+    length = float(np.hypot(*way))
+    if _holding(v):
+        if v.q[5] > WIDTH[v.kind] - 0.12 and v.held is None:  # still closing
+            return Step(v.at, SHUT)
+        height = max(rules.height(v.slot), GRASP_Z)
+        if length < 0.008 and v.at[2] < height + 0.008:
+            return Step(v.at, OPEN)
+        return Step(np.array([*(v.at[:2] + way), height]), SHUT, PUSH_SPEED)
+    if v.done or length < 0.012:
+        return _leave(v, v.thing, 0.04)
+    return _reach(v)
 
 
 def _holding(v: View) -> bool:
@@ -175,7 +190,7 @@ def _reach(v: View) -> Step:
     return Step(np.array([*xy, height]), OPEN)
 
 
-# -- touch, push: with the tip of the shut gripper
+# -- touch: with the tip of the shut gripper
 
 
 def _touch(v: View, world: World) -> Step:
@@ -189,48 +204,6 @@ def _touch(v: View, world: World) -> Step:
     low = v.tip[2] < v.top + 0.02 and off > 0.02
     tip = np.array([*(v.tip[:2] if low else v.thing[:2]), height])
     return Step(v.at + tip - v.tip, SHUT)
-
-
-def _push(v: View, world: World) -> Step:
-    """From behind, low and slowly, along the line to the goal; around the thing when on its other side."""
-    assert world.task is not None
-    if v.held is not None:
-        return put_down(v.at)
-    goal = v.place[:2] if v.place is not None else world.push_goal
-    way = goal - v.thing[:2]
-    length = float(np.hypot(*way))
-    if (v.done and v.place is None) or length < (0.012 if v.done else 0.005):
-        return _away(v)
-    ahead = way / max(length, 1e-9)
-    reach = rules.radius(v.slot) + TIP_REACH
-    off = v.tip[:2] - v.thing[:2]
-    along = float(off @ ahead)
-    across = off - along * ahead
-    low = v.tip[2] < PUSH_Z + 0.012
-    if low and along < -reach + 0.008 and float(np.hypot(*across)) < 0.009:
-        tip = v.tip[:2] + min(0.03, length) * ahead - across
-        return Step(v.at + [*(tip - v.tip[:2]), PUSH_Z - v.tip[2]], SHUT, PUSH_SPEED)
-    start = v.thing[:2] - (reach + 0.010) * ahead
-    return _descend(v, start, clear=v.top + 0.022)
-
-
-def _descend(v: View, start: np.ndarray, clear: float) -> Step:
-    """Come down at `start`, shape (2,) [m], from above `clear`, with the gripper shut."""
-    off = float(np.hypot(*(v.tip[:2] - start)))
-    if v.q[5] > rules.SHUT_BELOW:
-        return Step(v.at + [0, 0, max(0.0, clear - v.tip[2])], SHUT)
-    if off < 0.007:
-        return Step(v.at + [*(start - v.tip[:2]), PUSH_Z - v.tip[2]], SHUT)
-    if v.tip[2] < clear - 0.006 and off > 0.012:
-        return Step(v.at + [0, 0, clear + 0.01 - v.tip[2]], SHUT)
-    return Step(v.at + [*(start - v.tip[:2]), clear + 0.004 - v.tip[2]], SHUT)
-
-
-def _away(v: View) -> Step:
-    """Up from beside the thing, then home."""
-    if v.tip[2] < v.top + 0.02 and np.hypot(*(v.tip[:2] - v.thing[:2])) < 0.05:
-        return Step(v.at + [0, 0, 0.03], SHUT)
-    return Step(None, OPEN)
 
 
 _VERBS = {"put": _put, "stack": _stack, "push": _push, "touch": _touch, "lift": _lift}

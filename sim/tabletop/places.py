@@ -20,7 +20,7 @@ SIDE_Y = 0.100  # past this a thing lies at the side of the table [m]
 CLEAR = 0.020  # spatial words tell two things apart by at least this [m]
 _BOWL, _SMALL = BOWL_INNER + 0.006, 0.016  # outer radii [m]
 _JAW = 0.030  # between things, for the jaws [m]
-_ROOM = 0.048  # a push keeps this far from the centre of every other thing [m]
+_ROOM = 0.032  # what is pushed, with the jaws around it, keeps this far from every other thing [m]
 
 
 @dataclass(frozen=True)
@@ -109,19 +109,27 @@ def side_goal(xy: np.ndarray, side: str) -> np.ndarray:
     return np.array([PAN_X + np.sqrt(max(rho**2 - y**2, 0.0)), y])
 
 
-def pushable(start: np.ndarray, goal: np.ndarray, others: np.ndarray, side: bool) -> bool:
-    """Whether a straight push from `start` to `goal` is long enough, within reach and out of others' way."""
-    way = goal - start
-    length = float(np.hypot(*way))
-    if not 0.055 < length < 0.24 or (side and np.sign(way[1]) != np.sign(goal[1])):
+def pushable(
+    start: np.ndarray, goal: np.ndarray, others: np.ndarray, radii: np.ndarray, side: bool
+) -> bool:
+    """Whether a push from `start` to `goal` is long enough, within reach and out of others' way.
+
+    It goes around the pan axis, as the arm does.
+
+    Args:
+        others, radii: where other things are, shape (n, 2), and how far they reach, (n,) [m].
+    """
+    if not 0.055 < np.hypot(*(goal - start)) < 0.24 or (side and (goal - start)[1] * goal[1] < 0):
         return False
-    ahead = way / length
-    behind = start - 0.045 * ahead
-    rho = [np.hypot(p[0] - PAN_X, p[1]) for p in (behind, goal)]
-    if min(rho) < 0.125 or max(rho) > 0.285:
+    here, there = _polar(start), _polar(goal)
+    if not 0.13 < there[0] < 0.285:
         return False
-    if not len(others):
-        return True
-    along = np.clip((others - behind) @ ahead, 0, length + 0.045)
-    off = others - behind - along[:, None] * ahead
-    return bool((np.hypot(*off.T) > _ROOM).all())
+    rho, angle = (here + np.linspace(0, 1, 13)[:, None] * (there - here)).T
+    path = np.stack([PAN_X + rho * np.cos(angle), rho * np.sin(angle)], 1)
+    apart = np.linalg.norm(path[:, None] - others, axis=2)
+    return bool((apart > radii + _ROOM).all())
+
+
+def _polar(xy: np.ndarray) -> np.ndarray:
+    """(distance from the pan axis, angle from straight ahead)."""
+    return np.array([np.hypot(xy[0] - PAN_X, xy[1]), np.arctan2(xy[1], xy[0] - PAN_X)])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOVED = 0.025  # a thing that was not named counts as moved past this distance [m]
 STILL = 0.010  # where nothing is to be done, a thing counts as moved past this distance [m]
 LIFTED = 0.050  # how high "lift" is [m]
-PUSHED = 0.030  # a thing raised by more was carried, not pushed [m]
+PUSHED = 0.045  # a thing raised by more was carried, not pushed [m]
 TOUCH_ACROSS, TOUCH_ABOVE = 0.013, 0.020  # how near the finger tip comes to the top of a thing [m]
 SHUT_BELOW = 0.30  # the gripper counts as shut below this angle [rad]
 

@@ -121,7 +121,8 @@ def possible(layout: Layout, task: Task) -> bool:
             if task.place.colour not in layout.zones:
                 return False
             goal = layout.zone_xy[layout.zones.index(task.place.colour)]
-        return places.pushable(layout.xy[thing], goal, others, side=bool(task.side))
+        radii = np.array([places.radius(t.kind) for i, t in enumerate(layout.things) if i != thing])
+        return places.pushable(layout.xy[thing], goal, others, radii, side=bool(task.side))
     return task.place is None or layout.things.count(task.place) == 1
 
 
