@@ -1,0 +1,324 @@
+"""The words of the tabletop: tables that instructions.py writes sentences from, and reads them with.
+
+`seen` words are for training. `phrasings` are for evaluation: no verb and no sentence frame of theirs is
+in `seen`, and at least half of the nouns are new, so that obeying them shows that meaning was learned and
+not a table of strings. All is lower case; where a row is there for the left, the right is made from it.
+"""
+
+from __future__ import annotations
+
+SPLITS_OF_WORDS = ("seen", "phrasings")
+# What a sentence can be about: the verbs of a Task, with a push told apart by what it is towards.
+FAMILIES = ("put", "stack", "side", "zone", "touch", "lift")
+
+Words = tuple[str, ...]
+
+NOUNS: dict[str, dict[str, Words]] = {
+    "seen": {
+        "cube": ("cube", "cube", "block", "box", "brick", "dice", "cuboid"),
+        "cylinder": ("cylinder", "cylinder", "can", "tin", "tube", "pillar"),
+        "ball": ("ball", "ball", "sphere", "orb", "globe", "marble"),
+        "bowl": ("bowl", "bowl", "dish", "container", "cup", "saucer", "pot"),
+        "zone": ("zone", "zone", "square", "area", "patch", "mat", "region"),
+    },
+    "phrasings": {
+        "cube": ("cube", "die", "square piece", "cubic piece"),
+        "cylinder": ("cylinder", "drum", "barrel", "canister", "column"),
+        "ball": ("ball", "bead", "bauble", "spherical piece", "tennis ball"),
+        "bowl": ("bowl", "basin", "tub", "vessel"),
+        "zone": ("zone", "field", "spot", "pad", "tile"),
+    },
+}
+
+# What the hand does. A star stands for the thing where the verb goes round it.
+_PUSH = {
+    "seen": (
+        "push", "push", "shove", "slide", "nudge", "move", "drag", "shift", "sweep", "scoot", "guide", "send",
+        "bump", "steer",
+    ),
+    "phrasings": ("thrust", "propel", "budge", "ease", "force", "displace", "jostle", "herd"),
+}  # fmt: skip
+VERBS: dict[str, dict[str, Words]] = {
+    "put": {
+        "seen": (
+            "put", "put", "place", "drop", "move", "set", "lay", "bring", "transfer", "carry", "insert",
+            "pop", "stick", "toss",
+        ),
+        "phrasings": ("deposit", "stow", "relocate", "deliver", "dump", "tuck", "store", "plant"),
+    },
+    "stack": {
+        "seen": (
+            "stack", "stack", "put", "place", "set", "lay", "pile", "balance", "rest", "mount", "stand",
+            "load",
+        ),
+        "phrasings": ("position", "perch", "heap", "settle", "plop", "prop", "lodge"),
+    },
+    "side": _PUSH,
+    "zone": _PUSH,
+    "touch": {
+        "seen": (
+            "touch", "touch", "tap", "point at", "point to", "poke", "reach for", "feel", "hit", "pat",
+            "brush", "put your finger on", "tap on", "bring your finger to",
+        ),
+        "phrasings": ("make contact with", "press", "indicate", "prod", "come up against", "strike"),
+    },
+    "lift": {
+        "seen": (
+            "lift", "lift", "lift up", "lift * up", "raise", "pick up", "pick * up", "grab", "take",
+            "hold up", "grasp", "hoist", "get", "take hold of",
+        ),
+        "phrasings": ("elevate", "scoop up", "scoop * up", "seize", "heave up", "fetch", "haul up"),
+    },
+}  # fmt: skip
+# The first of two steps, before the thing goes anywhere.
+TAKES = {
+    "seen": ("pick up", "take", "grab", "get", "lift", "grasp"),
+    "phrasings": ("fetch", "collect", "seize", "scoop up"),
+}
+
+# How the place is led to: a bowl, what is stacked on, a zone.
+LEADS: dict[str, dict[str, Words]] = {
+    "put": {"seen": ("in", "into", "inside"), "phrasings": ("inside of", "within", "down inside")},
+    "stack": {"seen": ("on", "onto", "on top of"), "phrasings": ("atop", "upon", "on the top of")},
+    "zone": {
+        "seen": ("to", "onto", "into", "over to", "on"),
+        "phrasings": ("across to", "over onto", "all the way to", "towards"),
+    },
+}
+# Where a push goes that has no zone.
+SIDES: dict[str, Words] = {
+    "seen": (
+        "to the left", "to the left", "left", "to the left side", "leftwards", "towards the left",
+        "over to the left", "to your left", "to the left of the table",
+    ),
+    "phrasings": (
+        "to the left-hand side", "leftward", "toward the left edge", "off to the left",
+        "in the direction of the left", "further left",
+    ),
+}  # fmt: skip
+
+# Which of two: before the thing, behind it, and with a landmark.
+BEFORE: dict[str, dict[str, Words]] = {
+    "seen": {
+        "leftmost": ("leftmost", "leftmost", "left"),
+        "nearest": ("nearest", "closest"),
+        "farthest": ("farthest", "furthest", "far"),
+    },
+    "phrasings": {
+        "leftmost": ("left-hand", "far-left"),
+        "nearest": ("nearer", "closer"),
+        "farthest": ("farther", "more distant"),
+    },
+}
+AFTER: dict[str, dict[str, Words]] = {
+    "seen": {
+        "leftmost": ("on the left", "on the left", "farthest to the left", "furthest left"),
+        "nearest": ("nearest to you", "closest to you", "nearest you", "closest to the robot"),
+        "farthest": ("farthest away", "farthest from you", "furthest away", "furthest from the robot"),
+    },
+    "phrasings": {
+        "leftmost": ("on the left-hand side", "on the far left", "at the left end"),
+        "nearest": ("closest to your base", "nearest to your arm", "closer to you"),
+        "farthest": ("farther from you", "most distant from you", "at the far end"),
+    },
+}
+BESIDE: dict[str, dict[str, Words]] = {
+    "seen": {
+        "left of": ("left of", "to the left of", "on the left of"),
+        "behind": ("behind", "behind", "in back of"),
+        "in front of": ("in front of",),
+        "next to": ("next to", "next to", "beside", "near"),
+    },
+    "phrasings": {
+        "left of": ("on the left-hand side of", "at the left of", "on the left side of"),
+        "behind": ("at the back of", "to the rear of", "beyond"),
+        "in front of": ("ahead of", "at the front of", "on the near side of"),
+        "next to": ("adjacent to", "alongside", "close to"),
+    },
+}
+# Between a thing and what tells it apart.
+THAT = {"seen": ("", "", "that is ", "which is "), "phrasings": ("", "located ", "sitting ", "you see ")}
+
+# Sentences. {do} is the verb with the thing, {it} the verb with "it", {v} the verb alone, {take} the first
+# of two steps with the thing; {x} the thing, {y} the way to the place, {to} the place itself.
+ASKS: dict[str, Words] = {
+    "seen": (
+        "{}", "{}", "{}", "{}", "please {}", "{} please", "{}, please", "can you {}?", "could you {}?",
+        "could you please {}", "will you {}?", "robot, {}", "now {}", "next, {}", "ok, {}",
+        "i want you to {}", "go and {}", "go ahead and {}", "try to {}", "your task is to {}",
+        "hey robot, {}", "just {}",
+    ),
+    "phrasings": (
+        "kindly {}", "i need you to {}", "your job: {}", "let's {}", "would you {} for me?",
+        "i would like you to {}", "be so kind as to {}", "{}, thanks", "{} when you can", "it is time to {}",
+        "you should {}", "the goal is to {}", "may i ask you to {}?", "{} for me",
+    ),
+}  # fmt: skip
+# What can be asked for.
+CLAUSES: dict[str, dict[str, Words]] = {
+    "put": {
+        "seen": (
+            "{do} {y}", "{do} {y}", "{do} {y}", "{take} and {it} {y}", "{take}, then {it} {y}",
+            "find {x} and {it} {y}", "move {x} to {to}", "approach {x}, then {it} {y}",
+        ),
+        "phrasings": (
+            "{do} {y}", "{do} {y}", "{take} before you {it} {y}", "locate {x} and {it} {y}",
+            "fill {to} with {x}",
+        ),
+    },
+    "stack": {
+        "seen": (
+            "{do} {y}", "{do} {y}", "{do} {y}", "{take} and {it} {y}", "{take}, then {it} {y}",
+            "find {x} and {it} {y}", "top {to} with {x}", "build a tower with {x} {y}",
+        ),
+        "phrasings": (
+            "{do} {y}", "{do} {y}", "{take} before you {it} {y}", "locate {x} and {it} {y}",
+            "use {to} as a base for {x}", "crown {to} with {x}",
+        ),
+    },
+    "side": {
+        "seen": (
+            "{do} {y}", "{do} {y}", "{do} {y}", "find {x} and {it} {y}", "approach {x} and {it} {y}",
+            "give {x} a push {y}", "make {x} slide {y}",
+        ),
+        "phrasings": (
+            "{do} {y}", "{do} {y}", "locate {x} and {it} {y}", "identify {x} and {it} {y}",
+            "have {x} travel {y}",
+        ),
+    },
+    "zone": {
+        "seen": (
+            "{do} {y}", "{do} {y}", "{do} {y}", "find {x} and {it} {y}", "approach {x} and {it} {y}",
+            "give {x} a push {y}", "make {x} slide {y}",
+        ),
+        "phrasings": (
+            "{do} {y}", "{do} {y}", "locate {x} and {it} {y}", "identify {x} and {it} {y}",
+            "have {x} travel {y}", "cover {to} with {x}",
+        ),
+    },
+    "touch": {
+        "seen": (
+            "{do}", "{do}", "{do}", "find {x} and {it}", "approach {x} and {it}", "reach out and {do}",
+            "use the gripper to {do}", "{do} with the gripper", "{do} once", "move your hand to {x} and {it}",
+        ),
+        "phrasings": (
+            "{do}", "{do}", "locate {x} and {it}", "identify {x} and {it}", "lean over and {do}",
+            "{do} gently", "{do} using your hand",
+        ),
+    },
+    "lift": {
+        "seen": (
+            "{do}", "{do}", "{do}", "find {x} and {it}", "approach {x} and {it}", "use the gripper to {do}",
+            "{do} with the gripper", "{do} and hold it", "{do} off the table",
+        ),
+        "phrasings": (
+            "{do}", "{do}", "locate {x} and {it}", "identify {x} and {it}", "{do} from the table",
+            "{do} using your hand",
+        ),
+    },
+}  # fmt: skip
+# Whole sentences that ask for nothing, or turn the order round.
+SAYINGS: dict[str, dict[str, Words]] = {
+    "put": {
+        "seen": (
+            "{y}, {do}", "{x} {y}", "{x} goes {y}", "{x} belongs {y}", "{x} should be {y}", "i want {x} {y}",
+            "{to} should hold {x}", "{to} gets {x}",
+        ),
+        "phrasings": (
+            "i would like {x} to end up {y}", "make sure {x} is {y}", "{to} is where {x} has to be",
+            "{to} needs {x} inside", "{x} is meant to be {y}", "{y} is where you {do}",
+        ),
+    },
+    "stack": {
+        "seen": (
+            "{y}, {do}", "{x} {y}", "{x} goes {y}", "{x} belongs {y}", "{x} should be {y}", "i want {x} {y}",
+            "{to} should hold {x}", "{to} gets {x} on top",
+        ),
+        "phrasings": (
+            "i would like {x} to end up {y}", "make sure {x} is {y}", "{to} is the base for {x}",
+            "{to} needs {x} above it", "{x} is meant to be {y}", "{y} is where you {do}",
+        ),
+    },
+    "side": {
+        "seen": (
+            "{y}, {do}", "{x} {y}", "{x} goes {y}", "{x} should go {y}", "i want {x} {y}",
+            "{x} must move {y}",
+        ),
+        "phrasings": (
+            "i would like {x} to end up {y}", "make sure {x} ends up {y}", "{x} is meant to travel {y}",
+            "{y} is where you {do}",
+        ),
+    },
+    "zone": {
+        "seen": (
+            "{y}, {do}", "{x} {y}", "{x} goes {y}", "{x} belongs {y}", "{x} should go {y}", "i want {x} {y}",
+            "{to} should hold {x}",
+        ),
+        "phrasings": (
+            "i would like {x} to end up on {to}", "make sure {x} ends up on {to}",
+            "{x} is meant to travel {y}", "{to} is where {x} has to be", "{to} is where you {do}",
+        ),
+    },
+    "touch": {
+        "seen": (
+            "{x}: {it}", "where is {x}? {it}", "i want {x} touched", "{x} needs a tap", "find {x}, then {it}",
+        ),
+        "phrasings": (
+            "see {x}? {it}", "{x} is what you should {v}", "do you see {x}? {it}", "{x} is the one to {v}",
+        ),
+    },
+    "lift": {
+        "seen": (
+            "{x}: {it}", "where is {x}? {it}", "{x} goes up", "i want {x} in the air",
+            "{x} should be in the air", "up with {x}",
+        ),
+        "phrasings": (
+            "see {x}? {it}", "{x} is what you should {v}", "i would like {x} above the table",
+            "{x} is meant to be airborne",
+        ),
+    },
+}  # fmt: skip
+
+# For reading alone, beyond the tables above. What means a family without one of its verbs:
+CUES: dict[str, Words] = {
+    "put": ("throw", "leave", "hide", "fill", "take", "get"),
+    "stack": ("top", "tower", "base", "crown"),
+    "side": ("travel", "roll"),
+    "zone": ("travel", "roll", "cover"),
+    "touch": ("touch", "tap", "contact", "finger", "your hand to"),
+    "lift": ("pick", "hold", "goes up", "in the air", "up with", "above the table", "airborne"),
+}
+READ: dict[str, Words] = {  # what leads to a place
+    "in": ("in", "into", "inside", "within"),
+    "on": ("on", "onto", "upon", "atop", "on top of", "over", "above"),
+    "under": ("under", "underneath", "below", "beneath"),
+    "to": ("to", "at", "toward", "towards"),
+}
+# The first of two is what the second goes into or on: "the bowl gets the cube".
+HOLDS = ("should hold", "holds", "gets", "needs", "supports", "carries", "with", "base for", "as a base for")
+# Said with "put", a side and no choice of things: "put it on the left".
+LOOSE = ("on the left", "on the far left", "on the left-hand side")
+# Words of a table that mean nothing here.
+IDLE = (
+    "can you", "can we", "can i", "you can", "right now", "right away", "off the table", "from the table",
+    "move your hand to", "finger", "using your hand", "standing", "resting", "placed", "positioned",
+    "right there", "all right", "on the table", "above it",
+)  # fmt: skip
+# What turns a sentence into another, or names what is not there.
+BARS = (
+    "not", "dont", "never", "no", "without", "except", "instead", "or", "if", "unless", "between", "off",
+    "from", "out of", "away", "around", "past", "orange", "pink", "black", "brown", "grey", "gray", "cyan",
+    "magenta", "turquoise", "violet", "gold", "golden", "silver", "beige", "lime", "teal", "navy",
+)  # fmt: skip
+QUESTIONS = ("is", "are", "was", "where", "what", "which", "who", "why", "does", "did", "how")
+ADJECTIVES = ("small", "little", "big", "large", "wooden", "plastic", "shiny", "round", "toy", "painted")
+
+
+def mirror(relation: str) -> str:
+    """The row of a table that a relation is in: the right is written down as the left."""
+    return relation.replace("right", "left")
+
+
+def mirrored(words: str, relation: str) -> str:
+    """A row's words for the relation: those of the left, said of the right where that is meant."""
+    return words.replace("left", "right") if relation.startswith("right") else words
