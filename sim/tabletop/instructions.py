@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from sim.tabletop import wordings
+from sim.tabletop import sentences, wordings
 from sim.tabletop.meaning import Task, Thing
 from sim.tabletop.reading import parse, things_in, vocabulary
 from sim.tabletop.wordings import SPLITS_OF_WORDS, mirror, mirrored
@@ -95,8 +95,8 @@ def phrases(task: Task, rng: np.random.Generator, count: int, split: str = "seen
 @cache
 def frames(kind: str, split: str) -> list[str]:
     """All sentences of a family with their slots open; those that are likelier, more than once."""
-    asked = [ask.format(clause) for ask in wordings.ASKS[split] for clause in wordings.CLAUSES[kind][split]]
-    return asked + list(wordings.SAYINGS[kind][split]) * (len(asked) // 20)
+    asked = [ask.format(clause) for ask in sentences.ASKS[split] for clause in sentences.CLAUSES[kind][split]]
+    return asked + list(sentences.SAYINGS[kind][split]) * (len(asked) // 20)
 
 
 def filled(frame: str, verb: str, take: str, x: str, y: str, to: str) -> str:
