@@ -1,170 +1,211 @@
-"""The words of the tabletop's grammar (instructions.py), for training ("seen") and held out ("phrasings").
+"""The words of the tabletop: tables that instructions.py writes sentences with and reading.py reads them by.
 
-The two share no verb and no sentence; of the nouns and of the words for places at least half are new.
-{x} is the thing with what tells it apart, {y} the place, {v} a verb, {p} how verb and place are joined,
-{s} a side. `DO` are clauses that a wrapper of ASK goes around; `SAY` are sentences of their own.
+`seen` words are for training. `phrasings` are for evaluation: no verb and no sentence frame of theirs is
+in `seen`, and at least half of the nouns are new, so that obeying them shows that meaning was learned and
+not a table of strings. All is lower case; where a row is there for the left, the right is made from it.
 """
 
 from __future__ import annotations
 
-Words = dict[str, tuple[str, ...]]
+SPLITS_OF_WORDS = ("seen", "phrasings")
+# What a sentence can be about: the verbs of a Task, with a push told apart by what it is towards.
+FAMILIES = ("put", "stack", "side", "zone", "touch", "lift")
 
-NOUNS: dict[str, Words] = {
+Words = tuple[str, ...]
+
+NOUNS: dict[str, dict[str, Words]] = {
     "seen": {
-        "cube": ("cube", "block", "box", "brick"),
-        "cylinder": ("cylinder", "can", "tube", "pillar"),
-        "ball": ("ball", "sphere", "marble", "orb"),
-        "bowl": ("bowl", "dish", "container", "tray"),
-        "zone": ("zone", "square", "area", "patch"),
+        "cube": ("cube", "cube", "block", "box", "brick", "dice", "cuboid"),
+        "cylinder": ("cylinder", "cylinder", "can", "tin", "tube", "pillar"),
+        "ball": ("ball", "ball", "sphere", "orb", "globe", "marble"),
+        "bowl": ("bowl", "bowl", "dish", "container", "cup", "saucer", "pot"),
+        "zone": ("zone", "zone", "square", "area", "patch", "mat", "region"),
     },
     "phrasings": {
-        "cube": ("cube", "block", "dice", "square piece"),
-        "cylinder": ("cylinder", "drum", "tin", "roller"),
-        "ball": ("ball", "globe", "bead", "round ball"),
-        "bowl": ("bowl", "basin", "pot", "round dish"),
-        "zone": ("zone", "region", "mat", "field"),
+        "cube": ("cube", "die", "square piece", "cubic piece"),
+        "cylinder": ("cylinder", "drum", "barrel", "canister", "column"),
+        "ball": ("ball", "bead", "bauble", "spherical piece", "tennis ball"),
+        "bowl": ("bowl", "basin", "tub", "vessel"),
+        "zone": ("zone", "field", "spot", "pad", "tile"),
     },
 }
 
-VERBS: dict[str, Words] = {
-    "seen": {
-        "put": ("put", "place", "drop", "move", "set", "lay", "bring", "transfer", "carry"),
-        "stack": ("stack", "put", "place", "set", "pile", "rest", "balance", "lay"),
-        "zone": ("push", "slide", "move", "shove", "nudge", "sweep"),
-        "side": ("push", "slide", "move", "shove", "nudge", "sweep"),
-        "touch": ("touch", "tap", "point at", "point to", "poke", "reach for", "put a finger on"),
-        "lift": ("lift", "raise", "pick up", "lift up", "hold up", "grab", "take", "raise up"),
+# What the hand does. A star stands for the thing where the verb goes round it.
+_PUSH = {
+    "seen": (
+        "push", "push", "shove", "slide", "nudge", "move", "drag", "shift", "sweep", "scoot", "guide", "send",
+        "bump", "steer",
+    ),
+    "phrasings": ("thrust", "propel", "budge", "ease", "force", "displace", "inch", "herd"),
+}  # fmt: skip
+VERBS: dict[str, dict[str, Words]] = {
+    "put": {
+        "seen": (
+            "put", "put", "place", "drop", "move", "set", "lay", "bring", "transfer", "carry", "insert",
+            "pop", "stick", "toss",
+        ),
+        "phrasings": ("deposit", "stow", "relocate", "deliver", "dump", "tuck", "store", "plant"),
     },
-    "phrasings": {
-        "put": ("deposit", "stow", "relocate", "deliver", "leave", "position"),
-        "stack": ("mount", "perch", "position", "leave", "deposit", "park"),
-        "zone": ("shift", "scoot", "drive", "herd", "glide", "propel"),
-        "side": ("shift", "scoot", "drive", "glide", "propel", "knock"),
-        "touch": ("contact", "make contact with", "indicate", "press", "pat", "feel"),
-        "lift": ("hoist", "elevate", "heave", "heave up", "hoist up", "pluck up"),
+    "stack": {
+        "seen": (
+            "stack", "stack", "put", "place", "set", "lay", "pile", "balance", "rest", "mount", "stand",
+            "load",
+        ),
+        "phrasings": ("position", "perch", "situate", "settle", "plop", "prop", "lodge"),
     },
-}
-
-INTO: dict[str, Words] = {
-    "seen": {
-        "put": ("in", "into", "inside"),
-        "stack": ("on", "onto", "on top of", "upon"),
-        "zone": ("to", "into", "onto", "towards"),
+    "side": _PUSH,
+    "zone": _PUSH,
+    "touch": {
+        "seen": (
+            "touch", "touch", "tap", "point at", "point to", "poke", "reach for", "feel", "hit", "pat",
+            "brush", "put your finger on", "tap on", "bring your finger to",
+        ),
+        "phrasings": ("make contact with", "press", "indicate", "prod", "come up against", "strike"),
     },
-    "phrasings": {
-        "put": ("inside of", "within", "into"),
-        "stack": ("atop", "on the top of", "onto"),
-        "zone": ("over to", "toward", "as far as", "to"),
-    },
-}
-
-SIDES: dict[str, Words] = {
-    "seen": {
-        "left": ("to the left", "left", "to the left side", "towards the left", "leftwards", "to your left"),
-        "right": ("to the right", "right", "to the right side", "towards the right", "rightwards",
-                  "to your right"),
-    },
-    "phrasings": {
-        "left": ("over to the left-hand side", "toward the left edge", "off to the left", "to the left half"),
-        "right": ("over to the right-hand side", "toward the right edge", "off to the right",
-                  "to the right half"),
+    "lift": {
+        "seen": (
+            "lift", "lift", "lift up", "lift * up", "raise", "pick up", "pick * up", "grab", "take",
+            "hold up", "grasp", "hoist", "get", "take hold of",
+        ),
+        "phrasings": ("elevate", "scoop up", "scoop * up", "seize", "heave up", "fetch", "haul up"),
     },
 }  # fmt: skip
-
-# {n} is the thing's name, {l} the landmark's.
-WHICH: dict[str, Words] = {
-    "seen": {
-        "leftmost": ("leftmost {n}", "{n} on the far left", "left {n}"),
-        "rightmost": ("rightmost {n}", "{n} on the far right", "right {n}"),
-        "nearest": ("nearest {n}", "closest {n}", "{n} nearest to you", "{n} closest to you"),
-        "farthest": ("farthest {n}", "furthest {n}", "{n} farthest from you", "{n} farthest away"),
-        "left of": ("{n} left of the {l}", "{n} to the left of the {l}"),
-        "right of": ("{n} right of the {l}", "{n} to the right of the {l}"),
-        "behind": ("{n} behind the {l}", "{n} that is behind the {l}"),
-        "in front of": ("{n} in front of the {l}", "{n} that is in front of the {l}"),
-        "next to": ("{n} next to the {l}", "{n} beside the {l}", "{n} near the {l}"),
-    },
-    "phrasings": {
-        "leftmost": ("{n} at the left end", "{n} most to the left"),
-        "rightmost": ("{n} at the right end", "{n} most to the right"),
-        "nearest": ("{n} closest to the robot", "{n} nearest to the arm"),
-        "farthest": ("most distant {n}", "{n} furthest from the robot"),
-        "left of": ("{n} on the left of the {l}", "{n} on the left side of the {l}"),
-        "right of": ("{n} on the right of the {l}", "{n} on the right side of the {l}"),
-        "behind": ("{n} in back of the {l}", "{n} beyond the {l}"),
-        "in front of": ("{n} before the {l}", "{n} ahead of the {l}"),
-        "next to": ("{n} close to the {l}", "{n} by the {l}", "{n} alongside the {l}"),
-    },
+# The first of two steps, before the thing goes anywhere.
+TAKES = {
+    "seen": ("pick up", "take", "grab", "get", "lift", "grasp"),
+    "phrasings": ("fetch", "collect", "seize", "scoop up"),
 }
 
-ASK: Words = {
+# How the place is led to: a bowl, what is stacked on, a zone.
+LEADS: dict[str, dict[str, Words]] = {
+    "put": {"seen": ("in", "into", "inside"), "phrasings": ("inside of", "within", "down inside")},
+    "stack": {"seen": ("on", "onto", "on top of"), "phrasings": ("atop", "upon", "on the top of")},
+    "zone": {
+        "seen": ("to", "onto", "into", "over to", "on"),
+        "phrasings": ("across to", "over onto", "all the way to", "towards"),
+    },
+}
+# Where a push goes that has no zone.
+SIDES: dict[str, Words] = {
     "seen": (
-        "{do}", "{do}", "{do}", "please {do}", "{do} please", "can you {do}?", "could you please {do}",
-        "robot, {do}", "now {do}", "i want you to {do}", "next, {do}", "go and {do}", "{do} now",
+        "to the left", "to the left", "left", "to the left side", "leftwards", "towards the left",
+        "over to the left", "to your left", "to the left of the table",
     ),
     "phrasings": (
-        "kindly {do}", "would you mind? {do}", "i need you to {do}", "your job: {do}", "let's {do}, thanks",
-        "how about you {do}", "hey there, {do}", "it is time to {do}", "would you {do} for me",
-        "be so kind and {do}", "what i would like: {do}", "we have to {do}",
+        "to the left-hand side", "leftward", "toward the left edge", "off to the left",
+        "in the direction of the left", "further left",
     ),
 }  # fmt: skip
 
-_TAKE = (
-    "pick up the {x} and {v} it",
-    "take the {x} and {v} it",
-    "grab the {x}, then {v} it",
-    "find the {x} and {v} it",
-)
-
-DO: dict[str, Words] = {
+# Which of two: before the thing, behind it, and with a landmark.
+BEFORE: dict[str, dict[str, Words]] = {
     "seen": {
-        "put": ("{v} the {x} {p} the {y}", "{v} the {x} {p} the {y}", "{v} {x} {p} {y}",
-                "{p} the {y}, {v} the {x}",
-                *(f"{take} {{p}} the {{y}}" for take in _TAKE)),
-        "stack": ("{v} the {x} {p} the {y}", "{v} the {x} {p} the {y}", "{v} {x} {p} {y}",
-                  "{p} the {y}, {v} the {x}",
-                  *(f"{take} {{p}} the {{y}}" for take in _TAKE)),
-        "zone": ("{v} the {x} {p} the {y}", "{v} the {x} {p} the {y}", "{v} {x} {p} {y}",
-                 "find the {x} and {v} it {p} the {y}"),
-        "side": ("{v} the {x} {s}", "{v} the {x} {s}", "{v} {x} {s}", "find the {x} and {v} it {s}"),
-        "touch": ("{v} the {x}", "{v} the {x}", "{v} {x}", "find the {x} and {v} it",
-                  "go to the {x} and {v} it"),
-        "lift": ("{v} the {x}", "{v} the {x}", "{v} {x}", "{v} the {x} off the table",
-                 "find the {x} and {v} it"),
+        "leftmost": ("leftmost", "leftmost", "left"),
+        "nearest": ("nearest", "closest"),
+        "farthest": ("farthest", "furthest", "far"),
     },
     "phrasings": {
-        "put": ("{v} the {x} {p} the {y}", "{v} that {x} {p} this {y}",
-                "get hold of the {x}, carry it over and {v} it {p} the {y}"),
-        "stack": ("{v} the {x} {p} the {y}", "{v} that {x} {p} this {y}",
-                  "get hold of the {x}, carry it over and {v} it {p} the {y}"),
-        "zone": ("{v} the {x} {p} the {y}", "{v} that {x} {p} this {y}", "{v} the {x} along {p} the {y}"),
-        "side": ("{v} the {x} {s}", "{v} that {x} {s}", "{v} the {x} along {s}"),
-        "touch": ("{v} the {x}", "{v} that {x}", "{v} the {x} with your fingertip"),
-        "lift": ("{v} the {x}", "{v} that {x}", "{v} the {x} into the air"),
+        "leftmost": ("left-hand", "far-left"),
+        "nearest": ("nearer", "closer"),
+        "farthest": ("farther", "more distant"),
     },
-}  # fmt: skip
-
-SAY: dict[str, Words] = {
+}
+AFTER: dict[str, dict[str, Words]] = {
     "seen": {
-        "put": ("the {x} goes {p} the {y}", "the {x} should be {p} the {y}", "i want the {x} {p} the {y}",
-                "{y} should hold the {x}", "the {x} belongs {p} the {y}"),
-        "stack": ("the {x} goes {p} the {y}", "the {x} should be {p} the {y}", "i want the {x} {p} the {y}",
-                  "{y} should carry the {x}", "the {x} belongs {p} the {y}"),
-        "zone": ("the {x} goes {p} the {y}", "the {x} should be in the {y}", "i want the {x} in the {y}",
-                 "the {x} belongs in the {y}"),
-        "side": ("the {x} goes {s}", "i want the {x} moved {s}", "the {x} should go {s}"),
-        "touch": ("which one is the {x}? {v} it", "i want the {x} touched", "the {x}: {v} it"),
-        "lift": ("i want the {x} lifted", "the {x} should be lifted", "the {x}: {v} it"),
+        "leftmost": ("on the left", "on the left", "farthest to the left", "furthest left"),
+        "nearest": ("nearest to you", "closest to you", "nearest you", "closest to the robot"),
+        "farthest": ("farthest away", "farthest from you", "furthest away", "furthest from the robot"),
     },
     "phrasings": {
-        "put": ("i would like the {x} to end up {p} the {y}", "make sure the {x} is {p} the {y}",
-                "the {y} is where the {x} belongs", "fill the {y} with the {x}"),
-        "stack": ("i would like the {x} to end up {p} the {y}", "make sure the {x} is {p} the {y}",
-                  "the {y} is where the {x} belongs", "let the {x} stand {p} the {y}"),
-        "zone": ("i would like the {x} to end up in the {y}", "make sure the {x} is in the {y}",
-                 "the {y} is where the {x} belongs"),
-        "side": ("i would like the {x} to end up {s}", "make sure the {x} gets {s}"),
-        "touch": ("show me the {x}", "where is the {x}? {v} it"),
-        "lift": ("i would like the {x} to be off the table", "get the {x} up in the air"),
+        "leftmost": ("on the left-hand side", "on the far left", "at the left end"),
+        "nearest": ("closest to your base", "nearest to your arm", "closer to you"),
+        "farthest": ("farther from you", "most distant from you", "at the far end"),
     },
-}  # fmt: skip
+}
+BESIDE: dict[str, dict[str, Words]] = {
+    "seen": {
+        "left of": ("left of", "to the left of", "on the left of"),
+        "behind": ("behind", "behind", "in back of"),
+        "in front of": ("in front of",),
+        "next to": ("next to", "next to", "beside", "near"),
+    },
+    "phrasings": {
+        "left of": ("on the left-hand side of", "at the left of", "on the left side of"),
+        "behind": ("at the back of", "to the rear of", "beyond"),
+        "in front of": ("ahead of", "at the front of", "on the near side of"),
+        "next to": ("adjacent to", "alongside", "close to"),
+    },
+}
+# Between a thing and what tells it apart.
+THAT = {"seen": ("", "", "that is ", "which is "), "phrasings": ("", "located ", "sitting ", "you see ")}
+
+# For reading alone, beyond the tables above.
+MORE_NOUNS: dict[str, Words] = {
+    "cube": ("square block", "toy block"),
+    "cylinder": ("roller", "rod", "can", "post"),
+    "ball": ("round ball", "rubber ball", "sphere"),
+    "bowl": ("round dish", "tray", "plate", "cup"),
+    "zone": ("square on the table", "rectangle", "marked area"),
+}
+MORE_RELATIONS: dict[str, Words] = {
+    "leftmost": ("most to the left", "left most", "at the left", "far left"),
+    "nearest": ("nearest to the arm", "closest to the arm", "nearest to the base", "closest to me"),
+    "farthest": ("most distant", "most remote", "far away"),
+}
+BETWEEN: dict[str, Words] = {"in front of": ("before",), "next to": ("by",)}  # where they are between things
+# What means a family without one of the verbs above.
+CUES: dict[str, Words] = {
+    "put": ("throw", "leave", "hide", "fill", "take", "get", "position", "hand"),
+    "stack": ("top", "tower", "base", "crown", "leave", "park"),
+    "side": ("travel", "roll", "drive", "glide", "knock"),
+    "zone": ("travel", "roll", "drive", "glide", "knock", "cover"),
+    "touch": ("touch", "tap", "contact", "put finger on", "show me", "your hand to"),
+    "lift": (
+        "pluck",
+        "pick",
+        "hold",
+        "goes up",
+        "in the air",
+        "be off the table",
+        "up with",
+        "above the table",
+        "airborne",
+    ),
+}
+READ: dict[str, Words] = {  # what leads to a place
+    "in": ("in", "into", "inside", "within"),
+    "on": ("on", "onto", "upon", "atop", "on top of", "over", "above"),
+    "under": ("under", "underneath", "below", "beneath"),
+    "to": ("to", "at", "toward", "towards", "as far as"),
+}
+# The first of two is what the second goes into or on: "the bowl gets the cube".
+HOLDS = (
+    "should hold", "should carry", "holds", "gets", "needs", "supports", "carries", "with", "base for",
+    "as a base for", "is where",
+)  # fmt: skip
+# Said with "put", a side and no choice of things: "put it on the left".
+LOOSE = ("on the left", "on the far left", "on the left-hand side")
+# Words of a table that mean nothing here.
+IDLE = (
+    "can you", "can we", "can i", "you can", "right now", "right away", "off the table", "from the table",
+    "move your hand to", "finger", "using your hand", "standing", "resting", "placed", "positioned",
+    "right there", "all right", "on the table", "above it",
+)  # fmt: skip
+# What turns a sentence into another, or names what is not there.
+BARS = (
+    "not", "dont", "never", "no", "without", "except", "instead", "or", "if", "unless", "between", "off",
+    "from", "out of", "away", "around", "past", "orange", "pink", "black", "brown", "grey", "gray", "cyan",
+    "magenta", "turquoise", "violet", "gold", "golden", "silver", "beige", "lime", "teal", "navy",
+)  # fmt: skip
+QUESTIONS = ("is", "are", "was", "where", "what", "which", "who", "why", "does", "did", "how")
+ADJECTIVES = ("small", "little", "big", "large", "wooden", "plastic", "shiny", "round", "toy", "painted")
+
+
+def mirror(relation: str) -> str:
+    """The row of a table that a relation is in: the right is written down as the left."""
+    return relation.replace("right", "left")
+
+
+def mirrored(words: str, relation: str) -> str:
+    """A row's words for the relation: those of the left, said of the right where that is meant."""
+    return words.replace("left", "right") if relation.startswith("right") else words
