@@ -109,9 +109,7 @@ def side_goal(xy: np.ndarray, side: str) -> np.ndarray:
     return np.array([PAN_X + np.sqrt(max(rho**2 - y**2, 0.0)), y])
 
 
-def pushable(
-    start: np.ndarray, goal: np.ndarray, others: np.ndarray, radii: np.ndarray, side: bool
-) -> bool:
+def pushable(start: np.ndarray, goal: np.ndarray, others: np.ndarray, radii: np.ndarray, side: bool) -> bool:
     """Whether a push from `start` to `goal` is long enough, within reach and out of others' way.
 
     It goes around the pan axis, as the arm does.

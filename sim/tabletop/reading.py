@@ -213,8 +213,6 @@ def _things(words: list[_Word]) -> list[_Said] | None:
         elif after == "thing" and (
             word.kind in ("before", "bare side") or (word.kind == "after" and before.kind != "thing")
         ):
-            word.kind in ("before", "bare side") or (word.kind == "after" and not said)
-        ):
             which = f"{word.value}most" if word.kind == "bare side" else str(word.value)
         elif word.kind in ("before", "after", "loose"):
             if before.kind != "thing" or said[-1].relation:

@@ -198,7 +198,19 @@ BARS = (
     "magenta", "turquoise", "violet", "gold", "golden", "silver", "beige", "lime", "teal", "navy",
 )  # fmt: skip
 QUESTIONS = ("is", "are", "was", "where", "what", "which", "who", "why", "does", "did", "how")
-ADJECTIVES = ("small", "little", "big", "large", "wooden", "plastic", "shiny", "round", "toy", "painted")
+ADJECTIVES = (
+    "small",
+    "little",
+    "big",
+    "large",
+    "wooden",
+    "plastic",
+    "shiny",
+    "round",
+    "toy",
+    "painted",
+    "tiny",
+)
 
 
 def mirror(relation: str) -> str:

@@ -36,9 +36,6 @@ LOOSE = {
     "make",
 }  # no verbs
 
-colours = st.sampled_from(tuple(COLOURS))
-things = st.builds(Thing, colours, st.sampled_from(SHAPES))
-landmarks = st.builds(Thing, colours, st.sampled_from((*SHAPES, "bowl")))
 seeds = st.integers(0, 2**32 - 1)
 splits = st.sampled_from(SPLITS_OF_WORDS)
 
