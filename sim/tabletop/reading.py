@@ -35,10 +35,16 @@ class _Said:
     loose: bool = False  # the relation may be a side: "on the left"
 
 
+_ARTICLES = ("the", "a", "an", "this", "that")
+
+
 def _plain(text: str) -> str:
     """Lower case, words alone, without articles."""
-    words = re.findall(r"[a-z]+", re.sub("['’]", "", text.lower()))
-    return " ".join(word for word in words if word not in ("the", "a", "an"))
+    return " ".join(word for word in _split(text) if word not in _ARTICLES)
+
+
+def _split(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", re.sub("['’]", "", text.lower()))
 
 
 def _forms(verb: str) -> list[str]:
@@ -86,6 +92,11 @@ def _lexicon() -> dict[str, _Word]:
         ):
             for relation in BESIDES if kind == "beside" else EXTREMES:
                 add([mirrored(words, relation) for words in table[split][mirror(relation)]], kind, relation)
+    for relation in EXTREMES:
+        more = wordings.MORE_RELATIONS[mirror(relation)]
+        add([mirrored(words, relation) for words in more], "after", relation)
+    for relation, texts in wordings.BETWEEN.items():
+        add(texts, "between", relation)
     for kind, texts in wordings.READ.items():
         add(texts, kind)
     for kind, family_of_lead in (("in", "put"), ("on", "stack"), ("to", "zone")):
@@ -105,27 +116,41 @@ _KIND = {
     _plain(noun): kind
     for split in SPLITS_OF_WORDS
     for kind in KINDS
-    for noun in (kind, *wordings.NOUNS[split][kind])
+    for noun in (kind, *wordings.NOUNS[split][kind], *wordings.MORE_NOUNS[kind])
 }
 _LEXICON = _lexicon()
 _THING = rf"({_either(COLOURS)}) (?:(?:{_either(wordings.ADJECTIVES)}) )??({_either(_KIND)})"
 _PHRASE = re.compile(rf"\b(?:{_THING}|({_either(_LEXICON)}))\b")
 _LEADS = ("in", "on", "under", "to")
+_KNOWN = {word for text in (*_LEXICON, *_KIND, *wordings.ADJECTIVES) for word in text.split()}
 
 
 def _read(text: str) -> list[_Word]:
     """The phrases of a text that mean something, in order."""
-    read: list[_Word] = []
+    read: list[_Word] = [_Word("bar")] if _other(text) else []
     end = -1
     for found in _PHRASE.finditer(_plain(text)):
         colour, noun, other = found.groups()
         if read and read[-1].kind in _LEADS and found.start() != end + 1:
             read.pop()  # "to look for the cube" leads nowhere
         word = _Word("thing", Thing(colour, _KIND[noun])) if colour else _LEXICON[other]
+        if read and read[-1].kind == "between":
+            which = read.pop()
+            if word.kind == "thing" and read and read[-1].kind == "thing":
+                read.append(_Word("beside", which.value))
         if word.kind != "idle":
             read.append(word)
             end = found.end()
     return read
+
+
+def _other(text: str) -> bool:
+    """Whether something unknown tells which: "the second red cube"."""
+    words = _split(text)
+    return any(
+        first in _ARTICLES and second not in _KNOWN and second not in ("is", "you") and third in COLOURS
+        for first, second, third in zip(words, words[1:], words[2:], strict=False)
+    )
 
 
 def vocabulary() -> set[str]:
@@ -185,7 +210,9 @@ def _things(words: list[_Word]) -> list[_Said] | None:
                 return None
         elif word.kind == "bare side" and after != "thing":
             words[i] = _Word("side", word.value)
-        elif word.kind in ("before", "bare side") and after == "thing":
+        elif after == "thing" and (
+            word.kind in ("before", "bare side") or (word.kind == "after" and before.kind != "thing")
+        ):
             which = f"{word.value}most" if word.kind == "bare side" else str(word.value)
         elif word.kind in ("before", "after", "loose"):
             if before.kind != "thing" or said[-1].relation:

@@ -139,23 +139,50 @@ BESIDE: dict[str, dict[str, Words]] = {
 # Between a thing and what tells it apart.
 THAT = {"seen": ("", "", "that is ", "which is "), "phrasings": ("", "located ", "sitting ", "you see ")}
 
-# For reading alone, beyond the tables above. What means a family without one of its verbs:
+# For reading alone, beyond the tables above.
+MORE_NOUNS: dict[str, Words] = {
+    "cube": ("square block", "toy block"),
+    "cylinder": ("roller", "rod", "can", "post"),
+    "ball": ("round ball", "rubber ball", "sphere"),
+    "bowl": ("round dish", "tray", "plate", "cup"),
+    "zone": ("square on the table", "rectangle", "marked area"),
+}
+MORE_RELATIONS: dict[str, Words] = {
+    "leftmost": ("most to the left", "left most", "at the left", "far left"),
+    "nearest": ("nearest to the arm", "closest to the arm", "nearest to the base", "closest to me"),
+    "farthest": ("most distant", "most remote", "far away"),
+}
+BETWEEN: dict[str, Words] = {"in front of": ("before",), "next to": ("by",)}  # where they are between things
+# What means a family without one of the verbs above.
 CUES: dict[str, Words] = {
-    "put": ("throw", "leave", "hide", "fill", "take", "get"),
-    "stack": ("top", "tower", "base", "crown"),
-    "side": ("travel", "roll"),
-    "zone": ("travel", "roll", "cover"),
-    "touch": ("touch", "tap", "contact", "finger", "your hand to"),
-    "lift": ("pick", "hold", "goes up", "in the air", "up with", "above the table", "airborne"),
+    "put": ("throw", "leave", "hide", "fill", "take", "get", "position", "hand"),
+    "stack": ("top", "tower", "base", "crown", "leave", "park"),
+    "side": ("travel", "roll", "drive", "glide", "knock"),
+    "zone": ("travel", "roll", "drive", "glide", "knock", "cover"),
+    "touch": ("touch", "tap", "contact", "put finger on", "show me", "your hand to"),
+    "lift": (
+        "pluck",
+        "pick",
+        "hold",
+        "goes up",
+        "in the air",
+        "be off the table",
+        "up with",
+        "above the table",
+        "airborne",
+    ),
 }
 READ: dict[str, Words] = {  # what leads to a place
     "in": ("in", "into", "inside", "within"),
     "on": ("on", "onto", "upon", "atop", "on top of", "over", "above"),
     "under": ("under", "underneath", "below", "beneath"),
-    "to": ("to", "at", "toward", "towards"),
+    "to": ("to", "at", "toward", "towards", "as far as"),
 }
 # The first of two is what the second goes into or on: "the bowl gets the cube".
-HOLDS = ("should hold", "holds", "gets", "needs", "supports", "carries", "with", "base for", "as a base for")
+HOLDS = (
+    "should hold", "should carry", "holds", "gets", "needs", "supports", "carries", "with", "base for",
+    "as a base for", "is where",
+)  # fmt: skip
 # Said with "put", a side and no choice of things: "put it on the left".
 LOOSE = ("on the left", "on the far left", "on the left-hand side")
 # Words of a table that mean nothing here.
@@ -171,7 +198,19 @@ BARS = (
     "magenta", "turquoise", "violet", "gold", "golden", "silver", "beige", "lime", "teal", "navy",
 )  # fmt: skip
 QUESTIONS = ("is", "are", "was", "where", "what", "which", "who", "why", "does", "did", "how")
-ADJECTIVES = ("small", "little", "big", "large", "wooden", "plastic", "shiny", "round", "toy", "painted")
+ADJECTIVES = (
+    "small",
+    "little",
+    "big",
+    "large",
+    "wooden",
+    "plastic",
+    "shiny",
+    "round",
+    "toy",
+    "painted",
+    "tiny",
+)
 
 
 def mirror(relation: str) -> str:

@@ -264,6 +264,9 @@ LEFT, ZONE = Task("push", RED, side="left"), Task("push", RED, Thing("yellow", "
         ("pick up the red cube", Task("lift", RED)),
         ("pick the red cube up", Task("lift", RED)),
         ("take the red cube", Task("lift", RED)),
+        ("lift the most distant red cube", Task("lift", RED, relation="farthest")),
+        ("lift the red cube by the blue bowl", Task("lift", RED, relation="next to", landmark=BLUE)),
+        ("put this red roller on that blue cube", Task("stack", Thing("red", "cylinder"), STACK.place)),
         ("touch the red cube on the left", Task("touch", RED, relation="leftmost")),
         ("put your finger on the red cube", Task("touch", RED)),
         ("lift the red cube next to the blue bowl", Task("lift", RED, relation="next to", landmark=BLUE)),
@@ -308,6 +311,7 @@ def test_words_of_ones_own(text: str, task: Task) -> None:
         "is the red cube in the blue bowl?",
         "take the red cube out of the blue bowl",
         "lift the red cube or the blue cube",
+        "lift the second red cube",
     ],
 )
 def test_what_cannot_be_told_is_not_guessed(text: str) -> None:
