@@ -112,9 +112,10 @@ def _stack(v: View, world: World) -> Step:
     # It is the thing that must come over the middle, wherever between the jaws it is.
     goal = v.at + (v.place + [0, 0, rise + 0.001] - v.thing)
     off = float(np.hypot(*(goal[:2] - v.at[:2])))
-    if resting or (off < 0.005 and v.at[2] < goal[2] + 0.003):
+    # Let go as soon as it will stand: a policy that learns from this cannot align forever either.
+    if resting or (off < 0.009 and v.at[2] < goal[2] + 0.004):
         return Step(goal, OPEN)
-    if off < 0.006:
+    if off < 0.010:
         return Step(goal, SHUT, 0.12)
     return _carry(v, goal[:2], max(goal[2] + 0.016, DROP_Z))
 
@@ -136,7 +137,7 @@ def _push(v: View, world: World) -> Step:
         if v.q[5] > WIDTH[v.kind] - 0.12 and v.held is None:  # still closing
             return Step(v.at, SHUT)
         height = max(rules.height(v.slot), GRASP_Z)
-        if length < 0.008 and v.at[2] < height + 0.008:
+        if length < 0.012 and v.at[2] < height + 0.008:
             return Step(v.at, OPEN)
         return Step(np.array([*(v.at[:2] + way), height]), SHUT, PUSH_SPEED)
     if v.done or length < 0.012:
