@@ -1,6 +1,8 @@
-"""Closed-loop success of one bundle under other samplers, horizons and latencies, on the same seeds.
+"""Closed-loop success of one bundle under other samplers, horizons and latencies, and of others beside it.
 
     python benchmarks/ablations.py [--bundle vla/bundles/nano] [--episodes 100] [--workers 2]
+    python benchmarks/ablations.py --only steps --episodes 500 --json benchmarks/results/steps.json
+    python benchmarks/ablations.py --only others --beside no-aux=runs/bundle_no_aux stage-1=runs/bundle1
 
 Every variant plays the same tables; success is n/N with its Wilson interval, smoothness the RMS jerk.
 """
@@ -22,14 +24,15 @@ from sim.evaluate import SHIPPED, Command, machine
 
 RESULTS = Path(__file__).parent / "results" / "ablations.json"
 
-# name, what changes in policy.json, simulated latency
-VARIANTS: list[tuple[str, dict[str, Any], str]] = [
-    ("as shipped", {}, "0ms"),
-    *((f"{n} flow steps", {"sampler": {"steps": n}}, "0ms") for n in (1, 2, 10)),
-    ("no noise", {"sampler": {"noise": 0.0}}, "0ms"),
-    *((f"a chunk asked for every {s:g} s", {"spec": {"replan": s}}, "0ms") for s in (0.1, 0.4, 0.8)),
-    *((f"answers {ms} ms late", {}, f"{ms}ms") for ms in (33, 67, 133, 267)),
-]
+# group -> name, what changes in policy.json, simulated latency
+VARIANTS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
+    "steps": [(f"{n} flow steps", {"sampler": {"steps": n}}, "0ms") for n in (1, 2, 4, 10)],
+    "noise": [("no noise", {"sampler": {"noise": 0.0}}, "0ms")],
+    "horizon": [
+        (f"a chunk asked for every {s:g} s", {"spec": {"replan": s}}, "0ms") for s in (0.1, 0.4, 0.8)
+    ],
+    "latency": [(f"answers {ms} ms late", {}, f"{ms}ms") for ms in (33, 67, 133, 267)],
+}
 
 
 def variant(bundle: Path, changes: dict[str, Any], out: Path) -> Path:
@@ -43,35 +46,50 @@ def variant(bundle: Path, changes: dict[str, Any], out: Path) -> Path:
     return out
 
 
+def variants(options: argparse.Namespace) -> list[tuple[str, Path, dict[str, Any], str]]:
+    """name, bundle, changes, latency of everything that is asked for."""
+    rows = [("as shipped", options.bundle, {}, "0ms")]
+    for group, members in VARIANTS.items():
+        if options.only in (None, group):
+            rows += [(name, options.bundle, changes, latency) for name, changes, latency in members]
+    for text in options.beside if options.only in (None, "others") else ():
+        name, _, folder = text.partition("=")
+        rows.append((name, Path(folder), {}, "0ms"))
+    return rows
+
+
 def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     rows = []
-    for i, (name, changes, latency) in enumerate(VARIANTS):
-        bundle, out = variant(options.bundle, changes, folder / f"v{i}"), folder / f"{i}.json"
+    for i, (name, source, changes, latency) in enumerate(variants(options)):
+        bundle, out = variant(source, changes, folder / f"v{i}"), folder / f"{i}.json"
         Command(
             policy=str(bundle), episodes=options.episodes, seed=options.seed, workers=options.workers,
-            latency=latency, json=out,
+            split=options.split, latency=latency, json=out,
         ).run()  # fmt: skip
         report = json.loads(out.read_text())
-        keys = ("success", "jerk", "latency_ms")
+        keys = ("success", "tasks", "jerk", "latency_ms")
         rows.append({"name": name, "changes": changes, "latency": latency} | {k: report[k] for k in keys})
         shutil.rmtree(bundle)
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    out = Table("variant", "success", "95 % Wilson", "steps p50, ms", "jerk, rad/s³")
+    out = Table("variant", "success", "95 % Wilson", "prefix, steps p50, ms", "jerk, rad/s³")
     for row in rows:
         s = row["success"]
         low, high = (100 * v for v in s["ci95"])
-        steps = row["latency_ms"]["steps"]["p50"]
+        took = " + ".join(f"{row['latency_ms'][stage]['p50']:.2f}" for stage in ("prefix", "steps"))
         score = f"{s['k']}/{s['n']} = {100 * s['rate']:.1f} %"
-        out.add_row(row["name"], score, f"{low:.1f} .. {high:.1f}", f"{steps:.2f}", f"{row['jerk']:.0f}")
+        out.add_row(row["name"], score, f"{low:.1f} .. {high:.1f}", took, f"{row['jerk']:.0f}")
     return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=SHIPPED)
+    parser.add_argument("--only", choices=[*VARIANTS, "others"], help="one group of variants (default: all)")
+    parser.add_argument("--beside", nargs="*", default=[], metavar="NAME=BUNDLE", help="other bundles")
+    parser.add_argument("--split", default="seen")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
@@ -81,7 +99,8 @@ def main() -> None:
         rows = measure(options, Path(folder))
     Console().print(table(rows))
     seeds = [options.seed, options.seed + options.episodes - 1]
-    report = {"machine": machine(), "bundle": options.bundle.name, "seeds": seeds, "variants": rows}
+    report = {"machine": machine(), "bundle": options.bundle.name, "split": options.split, "seeds": seeds}
+    report |= {"variants": rows}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(report, indent=1) + "\n")
 

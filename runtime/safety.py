@@ -183,7 +183,7 @@ def _clamp(
     verdicts: Counter[str],
 ) -> np.ndarray:
     """Clip and count; with `limits` given only absolute dimensions count, the others have no such limit."""
-    clipped = np.clip(row, low, high)
+    clipped = np.minimum(np.maximum(row, low), high)  # np.clip takes three times as long
     outside = np.abs(clipped - row) > 1e-9
     if (outside if limits is None else outside & limits.absolute).any():
         verdicts[name] += 1
@@ -207,7 +207,7 @@ def _follow(limits: Limits, state: Memory, target: np.ndarray, goal: np.ndarray,
     A target that itself respects the limits is met exactly: the gap is zero, the velocity its own. A goal
     that the lead has set moves with the body, not with the target; it counts as standing.
     """
-    pace = np.clip((target - state.target) / dt, -limits.velocity, limits.velocity)
+    pace = np.minimum(np.maximum((target - state.target) / dt, -limits.velocity), limits.velocity)
     pace = np.where(goal == target, pace, 0.0)
     gap = goal - pace * dt - state.position
     return pace + np.sign(gap) * _reach(np.abs(gap), limits.acceleration, dt)

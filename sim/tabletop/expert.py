@@ -152,7 +152,7 @@ def _holding(v: View) -> bool:
 
 def _leave(v: View, where: np.ndarray, reach: float) -> Step:
     """Rise from above `where`, then go home."""
-    if v.at[2] < CARRY_Z - 0.01 and np.hypot(*(v.at[:2] - where[:2])) < reach:
+    if v.at[2] < v.thing[2] + 0.045 and np.hypot(*(v.at[:2] - where[:2])) < reach:
         # Straight up from the first: the jaws open around the thing.
         return Step(np.array([*v.at[:2], CARRY_Z + 0.01]) if v.q[5] > 0.6 else v.at, OPEN)
     return Step(None, OPEN)

@@ -7,6 +7,8 @@ In the plane, rho is the distance from the pan axis [m], z the height above the 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 PAN_X = 0.03884  # the pan axis stands here on the x axis of the base [m]
@@ -19,13 +21,14 @@ _SIDE = 0.00076  # the tool point lies this far beside the plane [m]
 LOWER = np.array([-1.91986, -1.74533, -1.69, -1.65806])
 UPPER = np.array([1.91986, 1.74533, 1.69, 1.65806])
 
+_LEAST, _MOST = LOWER.tolist(), UPPER.tolist()
 _L1, _A1 = float(np.hypot(*_UPPER)), float(np.arctan2(_UPPER[1], _UPPER[0]))
 _L2, _A2 = float(np.hypot(*_LOWER)), float(np.arctan2(_LOWER[1], _LOWER[0]))
 
 
 def _turn(v: tuple[float, float], down: float) -> tuple[float, float]:
     """Rotate a vector of the plane downwards (from +rho towards -z) by `down` rad."""
-    c, s = np.cos(down), np.sin(down)
+    c, s = math.cos(down), math.sin(down)
     return v[0] * c + v[1] * s, -v[0] * s + v[1] * c
 
 
@@ -39,22 +42,26 @@ def tool(q: np.ndarray) -> tuple[np.ndarray, float]:
         the tool point, shape (3,) [m], and the pitch of the approach direction below the
         horizontal [rad]; pi/2 points straight down.
     """
-    parts = [_turn(_UPPER, q[1]), _turn(_LOWER, q[1] + q[2]), _turn(_HAND, q[1] + q[2] + q[3])]
+    # Plain floats: the expert asks this a thousand times for each frame's label.
+    pan, lift, elbow, flex = q[:4].tolist()
+    pitch = lift + elbow + flex
+    parts = [_turn(_UPPER, lift), _turn(_LOWER, lift + elbow), _turn(_HAND, pitch)]
     rho = LIFT[0] + sum(p[0] for p in parts)
     z = LIFT[1] + sum(p[1] for p in parts)
-    c, s = np.cos(q[0]), np.sin(q[0])
-    return np.array([PAN_X + rho * c - _SIDE * s, -rho * s - _SIDE * c, z]), float(q[1] + q[2] + q[3])
+    c, s = math.cos(pan), math.sin(pan)
+    return np.array([PAN_X + rho * c - _SIDE * s, -rho * s - _SIDE * c, z]), pitch
 
 
 def cylindrical(point: np.ndarray) -> np.ndarray:
     """(rho, angle, z) about the pan axis, shape (3,), of a point (x, y, z) [m, rad, m]."""
-    dx, dy = point[0] - PAN_X, point[1]
-    return np.array([np.hypot(dx, dy), np.arctan2(dy, dx), point[2]])
+    x, y, z = point.tolist()
+    return np.array([math.hypot(x - PAN_X, y), math.atan2(y, x - PAN_X), z])
 
 
 def cartesian(point: np.ndarray) -> np.ndarray:
     """The inverse of `cylindrical`."""
-    return np.array([PAN_X + point[0] * np.cos(point[1]), point[0] * np.sin(point[1]), point[2]])
+    rho, angle, z = point.tolist()
+    return np.array([PAN_X + rho * math.cos(angle), rho * math.sin(angle), z])
 
 
 def _planar(rho: float, z: float, pitch: float) -> tuple[float, float, float] | None:
@@ -65,8 +72,8 @@ def _planar(rho: float, z: float, pitch: float) -> tuple[float, float, float] | 
     cosine = (reach2 - _L1**2 - _L2**2) / (2 * _L1 * _L2)
     if abs(cosine) > 1:
         return None
-    bend = float(np.arccos(cosine))  # how far link 2 turns downwards from link 1
-    first = float(np.arctan2(y, x)) + float(np.arctan2(_L2 * np.sin(bend), _L1 + _L2 * np.cos(bend)))
+    bend = math.acos(cosine)  # how far link 2 turns downwards from link 1
+    first = math.atan2(y, x) + math.atan2(_L2 * math.sin(bend), _L1 + _L2 * math.cos(bend))
     lift = _A1 - first
     elbow = bend - _A1 + _A2
     return lift, elbow, pitch - lift - elbow
@@ -83,14 +90,15 @@ def solve(point: np.ndarray, pitch: float) -> np.ndarray | None:
     Returns:
         shape (4,) [rad], inside the joints' ranges.
     """
-    dx, dy = point[0] - PAN_X, point[1]
-    rho = float(np.sqrt(max(dx * dx + dy * dy - _SIDE**2, 0.0)))
-    pan = float(np.arctan2(-dy, dx)) - float(np.arctan2(_SIDE, rho))
+    x, y, z = point.tolist()
+    dx = x - PAN_X
+    rho = math.sqrt(max(dx * dx + y * y - _SIDE**2, 0.0))
+    pan = math.atan2(-y, dx) - math.atan2(_SIDE, rho)
     for k in range(71):
         offset = 0.02 * ((k + 1) // 2) * (1 if k % 2 else -1)
-        angles = _planar(rho, float(point[2]), pitch + offset)
+        angles = _planar(rho, z, pitch + offset)
         if angles is not None:
-            q = np.array([pan, *angles])
-            if (q >= LOWER).all() and (q <= UPPER).all():
-                return q
+            q = (pan, *angles)
+            if all(a <= b <= c for a, b, c in zip(_LEAST, q, _MOST, strict=True)):
+                return np.array(q)
     return None

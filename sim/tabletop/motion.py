@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +36,13 @@ class Step:
 def move(q: np.ndarray, step: Step) -> np.ndarray:
     """Joint targets one tick on from joint angles `q`; shape (6,) [rad]."""
     target = q.copy()
-    target[5] = q[5] + np.clip(step.jaw - q[5], -JAW_SPEED * TICK, JAW_SPEED * TICK)
-    if step.jaw == SHUT and q[5] < PRESS_BELOW:
+    roll, jaw = float(q[4]), float(q[5])
+    target[5] = jaw + min(max(step.jaw - jaw, -JAW_SPEED * TICK), JAW_SPEED * TICK)
+    if step.jaw == SHUT and jaw < PRESS_BELOW:
         target[5] = SHUT
-    target[4] = np.clip(-q[4], -0.05, 0.05) + q[4]
+    target[4] = roll + min(max(-roll, -0.05), 0.05)
     at = kinematics.tool(q)[0]
-    solution = None if step.goal is None or folded(q) else _towards(at, step.goal, step.speed)
+    solution = None if step.goal is None or folded(q, at) else _towards(at, step.goal, step.speed)
     # Scaled as a whole: clipping joint by joint would bend the path.
     change = (tasks.HOME[:4] if solution is None else solution) - q[:4]
     target[:4] = q[:4] + change * min(1.0, JOINT_SPEED * TICK / max(float(np.abs(change).max()), 1e-9))
@@ -52,18 +54,23 @@ def pitch(z: float) -> float:
     return float(np.radians(np.interp(z, (0.012, 0.12), (82.0, 62.0))))
 
 
-def folded(q: np.ndarray) -> bool:
-    """Whether the hand is so close to the base, or so high, that straight paths lead nowhere: home first."""
-    at = kinematics.tool(q)[0]
-    rho = (at[0] - kinematics.PAN_X) * np.cos(q[0]) - at[1] * np.sin(q[0])
-    return bool(rho < 0.095 or at[2] > 0.17)
+def folded(q: np.ndarray, at: np.ndarray) -> bool:
+    """Whether the hand is so close to the base, or so high, that straight paths lead nowhere: home first.
+
+    Args:
+        at: the tool point of joint angles `q`, shape (3,) [m].
+    """
+    x, y, z = at.tolist()
+    rho = (x - kinematics.PAN_X) * math.cos(q[0]) - y * math.sin(q[0])
+    return bool(rho < 0.095 or z > 0.17)
 
 
 def _towards(at: np.ndarray, goal: np.ndarray, speed: float) -> np.ndarray | None:
     """Joint angles one bounded step from `at` towards `goal`, around the pan axis and not across it."""
     here, there = kinematics.cylindrical(at), kinematics.cylindrical(goal)
     away = there - here
-    distance = float(np.linalg.norm(away * (1.0, here[0], 1.0)))
+    out, around, up = away.tolist()
+    distance = math.hypot(out, around * float(here[0]), up)
     step = min(speed, GAIN * distance) * TICK
     point = kinematics.cartesian(here + away * (step / max(distance, 1e-9)))
     return kinematics.solve(point, pitch(float(point[2])))

@@ -55,8 +55,9 @@ class World:
         self._conaffinity = model.geom_conaffinity.copy()
         self._cameras = [model.camera(name).id for name in CAMERAS]
         self._cam_pos, self._cam_quat = model.cam_pos.copy(), model.cam_quat.copy()
-        fixed, moving = ("fixed_pad", "fixed_jaw"), ("moving_pad", "moving_jaw")
-        self._jaws = [{model.geom(n).id for n in names} for names in (fixed, moving)]
+        jaws = (("fixed_pad", "fixed_jaw"), ("moving_pad", "moving_jaw"))
+        self._jaw_of = {model.geom(name).id: i for i, names in enumerate(jaws) for name in names}
+        self._slot_of = {int(g): slot for slot, geoms in enumerate(self._geoms) for g in geoms}
 
     def reset(self, layout: Layout, task: Task) -> None:
         """Lay the table and ask; everything rests when this returns."""
@@ -164,18 +165,24 @@ class World:
 
     def touching(self, slot: int) -> tuple[bool, bool]:
         """Whether the fixed and the moving jaw touch a thing."""
-        geoms = set(self._geoms[slot].tolist())
-        pairs = self.data.contact.geom[: self.data.ncon].tolist()
-        met = {a if b in geoms else b for a, b in pairs if a in geoms or b in geoms}
-        return bool(met & self._jaws[0]), bool(met & self._jaws[1])
+        fixed, moving = self._touched()
+        return slot in fixed, slot in moving
 
     def held(self) -> int | None:
         """The thing between the jaws, touched by both; None for none."""
         assert self.layout is not None
-        for slot in self.layout.slots:
-            if not SLOTS[slot].startswith("bowl") and all(self.touching(slot)):
-                return slot
-        return None
+        fixed, moving = self._touched()
+        both = fixed & moving
+        return next((s for s in self.layout.slots if s in both and not SLOTS[s].startswith("bowl")), None)
+
+    def _touched(self) -> tuple[set[int], set[int]]:
+        """The slots that the fixed and the moving jaw touch."""
+        touched: tuple[set[int], set[int]] = set(), set()
+        for a, b in self.data.contact.geom[: self.data.ncon].tolist():
+            for jaw, thing in ((a, b), (b, a)):
+                if jaw in self._jaw_of and thing in self._slot_of:
+                    touched[self._jaw_of[jaw]].add(self._slot_of[thing])
+        return touched
 
     def possible(self) -> bool:
         """Whether everything that the task names is on the table."""

@@ -15,7 +15,7 @@ from sim.tabletop.instructions import SPLITS_OF_WORDS, canonical, name, parse, p
 from sim.tabletop.meaning import BESIDES, COLOURS, KINDS, RELATIONS, SHAPES, SIDES, VERBS, Task, Thing
 from vla.contract import TaktError
 from vla.preprocess import Words
-from vla.train import TOKENS, encoder_folder
+from vla.train_data import TOKENS, encoder_folder
 
 LAW = settings(deadline=None, max_examples=500, derandomize=True)
 

@@ -102,7 +102,7 @@ def test_columns_are_those_of_the_data_set(world: World) -> None:
     assert columns.keys() == features.keys()
     for name, feature in features.items():
         value = columns[name]
-        assert len(value) == ROWS
+        assert len(value) == (ROWS + 1) // rollouts.EVERY
         assert value.shape[1:] == feature.shape, name
         assert value.dtype == ("uint8" if feature.dtype == "image" else feature.dtype), name
     np.testing.assert_array_equal(columns["action"], columns["expert.chunk"][:, 0])
@@ -168,16 +168,16 @@ def test_privileged_columns_are_what_the_task_means_there(
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_episode_ends_some_rows_after_success(world: World, verb: str) -> None:
-    after = 2
+    after = 4
     episode = record(world, VERBS.index(verb), 0.0, rows=60, after=after)
     assert episode.success
     done = episode.columns["task.done"][:, 0]
-    length = len(done)
-    assert after < length < 60
+    length, frames = len(done), after // rollouts.EVERY
+    assert frames < length < 60 // rollouts.EVERY
     # A frame is seen before its row is driven, so the last row's success is on no frame.
     assert set(done) <= {0.0, 1.0}
-    assert done[-after:].all()
-    assert not done[: length - after].any()
+    assert done[-frames:].all()
+    assert not done[: length - frames].any()
 
 
 def test_the_last_rows_show_what_was_asked(world: World) -> None:
@@ -194,26 +194,29 @@ def test_the_last_rows_show_what_was_asked(world: World) -> None:
 def test_what_was_driven_is_known_in_hindsight(world: World) -> None:
     """From each row on the rows that were driven, the last one when the episode is over."""
     columns = record(world, 1, 1.0, rows=16).columns
-    chunk = columns["driver.chunk"]
-    driven = chunk[:, 0]
-    for row in range(16):
+    chunk, every = columns["driver.chunk"], rollouts.EVERY
+    driven = chunk[:, :every].reshape(16, 6)
+    for frame in range(16 // every):
         for k in range(rollouts.ROWS):
-            np.testing.assert_array_equal(chunk[row, k], driven[min(row + k, 15)])
+            np.testing.assert_array_equal(chunk[frame, k], driven[min(every * frame + k, 15)])
     # Without noise the expert drives what its label wants.
     quiet = record(world, 1, 0.0, rows=8).columns
     np.testing.assert_allclose(quiet["driver.chunk"][:, 0], quiet["expert.chunk"][:, 0], atol=1e-6)
-    assert np.abs(driven - columns["expert.chunk"][:, 0]).max() > 0.01  # noise is in what was driven
+    noise = chunk[:, 0] - columns["expert.chunk"][:, 0]
+    assert np.abs(noise).max() > 0.01  # it is in what was driven
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_outcome_grows_up_to_the_success(world: World, verb: str) -> None:
     episode = record(world, VERBS.index(verb), 0.0, rows=60, after=3)
     assert episode.success
-    outcome, length = episode.columns["outcome"][:, 0], len(episode.columns["outcome"])
-    took = length - 1 - 3  # rows driven before the one that did it
-    assert outcome[-1] == outcome[took + 1] == 1.0
-    np.testing.assert_allclose(outcome[1 : took + 1] / outcome[:took], 1 / rollouts.DISCOUNT, rtol=1e-5)
-    assert outcome[took] == pytest.approx(rollouts.DISCOUNT, abs=0.03)
+    outcome = episode.columns["outcome"][:, 0]
+    at = np.arange(len(outcome)) * rollouts.EVERY
+    # Rows driven before the one that did it; the last row may or may not be on a frame.
+    took = [rollouts.EVERY * len(outcome) - 1 - 3 - odd for odd in range(rollouts.EVERY)]
+    wanted = [rollouts.DISCOUNT ** np.maximum(rows - at, 0) for rows in took]
+    assert any(np.allclose(outcome, each, rtol=1e-5) for each in wanted)
+    assert outcome[-1] == 1.0
     assert 0 < outcome[0] < 1
 
 
@@ -232,7 +235,7 @@ def test_where_nothing_can_be_done_success_is_to_move_nothing(world: World, shov
         move(world, {0: world.things()[layout.slots[0]] + [0, 1.5 * rules.STILL, 0]})
     noise = rollouts.Noise(np.random.default_rng(0), 0.0)
     episode = rollouts.episode(rollouts.Arm(world), "do", rollouts.ExpertDriver(), noise, rows=18)
-    assert len(episode.columns["action"]) == 6  # a third of the time
+    assert len(episode.columns["action"]) == 6 // rollouts.EVERY  # a third of the time
     assert episode.success is not shoved
     assert episode.columns["outcome"].any() == (not shoved)
     assert not episode.columns["task.done"].any()

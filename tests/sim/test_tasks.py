@@ -250,19 +250,24 @@ def test_words_often_mean_something() -> None:
 def push(
     start: tuple[float, float], goal: tuple[float, float], *others: tuple[float, float], side: bool = False
 ) -> bool:
-    return places.pushable(np.array(start), np.array(goal), np.array(others).reshape(-1, 2), side)
+    radii = np.full(len(others), places.radius("cube"))
+    return places.pushable(np.array(start), np.array(goal), np.array(others).reshape(-1, 2), radii, side)
 
 
 def test_a_push_needs_room_and_some_way() -> None:
     start, goal = (0.22, -0.06), (0.22, 0.06)
     assert push(start, goal)
     assert push(start, goal, (0.30, 0.0), (0.14, 0.0))
-    for other in ((0.22, 0.0), (0.25, 0.0), (0.19, 0.03), (0.22, -0.11), (0.22, 0.08), (0.23, -0.09)):
+    # Around the pan axis, so half way it is farther out than at either end.
+    for other in ((0.23, 0.0), (0.26, 0.0), (0.19, 0.03), (0.22, -0.10), (0.22, 0.09), (0.23, -0.09)):
         assert not push(start, goal, other), other
+    assert not places.pushable(
+        np.array(start), np.array(goal), np.array([(0.30, 0.0)]), np.array([places.radius("bowl")]), False
+    ), "what is clear of a cube is not clear of a bowl"
     assert not push(start, (0.22, -0.02)), "hardly any way"
     assert not push((0.22, -0.15), (0.22, 0.14)), "too far"
     assert not push((0.22, -0.06), (0.34, 0.0)), "out of reach"
-    assert not push((0.16, 0.0), (0.24, 0.0)), "no room behind it for the finger"
+    assert not push((0.22, -0.06), (0.15, 0.02)), "too near the base"
 
 
 def test_a_push_to_a_side_goes_to_that_side() -> None:
