@@ -111,18 +111,14 @@ class Command:
 
     def _write(self, model: nano.Nano, out: Path) -> dict[str, float]:
         errors: dict[str, float] = {}
+        length, kind = train_data.TOKENS, model.config.encoder
         if self.words_from:
-            verify(self.words_from)  # what is copied gets a manifest of its own
-            source = self.words_from / "policy.json"
-            measured = jsonlib.loads(source.read_text()).get("tolerances", {}) if source.is_file() else {}
-            errors |= {k: float(v) for k, v in measured.items() if k == "words"}
-            for name in ("words.onnx", "tokenizer.json"):
-                shutil.copy(self.words_from / name, out / name)
+            length = self._copy_words(self.words_from, out, kind, errors)
         else:
             encoder = train_data.encoder_folder(self.encoder)
-            errors["words"] = export_words(encoder, out / "words.onnx")
+            errors["words"] = export_words(encoder, out / "words.onnx", kind)
             shutil.copy(encoder / "tokenizer.json", out / "tokenizer.json")
-        errors["prefix"] = export_prefix(model, out / "prefix.onnx", self.dynamic_batch)
+        errors["prefix"] = export_prefix(model, out / "prefix.onnx", self.dynamic_batch, length)
         beta = self.beta if self.joining == "guided" else None
         errors["step"] = export_step(model, out / "step.onnx", self.dynamic_batch, beta)
         names = ["prefix", "step"]
@@ -137,14 +133,27 @@ class Command:
             "spec": spec(model.config, self.replan, self.joining).to_json(),
             "graphs": {name: f"{name}.onnx" for name in ("words", *names)},
             "tokenizer": "tokenizer.json",
-            "words_length": train_data.TOKENS,
+            "words_length": length,
             "sampler": self._sampler(),
-            "provenance": self._provenance(),
+            "provenance": {"encoder": kind} | self._provenance(),
             "tolerances": errors,
         }
         (out / "policy.json").write_text(jsonlib.dumps(policy, indent=1))
         write_manifest(out)
         return errors
+
+    def _copy_words(self, source: Path, out: Path, kind: str, errors: dict[str, float]) -> int:
+        """Take another bundle's words and their measured difference; how many tokens they read."""
+        verify(source)  # what is copied gets a manifest of its own
+        file = source / "policy.json"
+        policy = jsonlib.loads(file.read_text()) if file.is_file() else {}
+        theirs = policy.get("provenance", {}).get("encoder", "minilm")
+        if theirs != kind:
+            raise TaktError(f"--words-from {source} has the words of {theirs}, the policy reads {kind}")
+        errors |= {k: float(v) for k, v in policy.get("tolerances", {}).items() if k == "words"}
+        for name in ("words.onnx", "tokenizer.json"):
+            shutil.copy(source / name, out / name)
+        return int(policy.get("words_length", train_data.TOKENS))
 
     def _sampler(self) -> dict[str, Any]:
         sampler = {"steps": self.steps, "noise": self.noise, "candidates": self.candidates}
@@ -226,19 +235,21 @@ class _Step(nn.Module):
         return self.model.step_guided(cond, state, x, t, dt, kept, kept_mask, self.beta)
 
 
-def export_prefix(model: nano.Nano, path: Path, dynamic_batch: bool = False) -> float:
-    """Write prefix.onnx; returns its difference from torch."""
+def export_prefix(
+    model: nano.Nano, path: Path, dynamic_batch: bool = False, length: int = train_data.TOKENS
+) -> float:
+    """Write prefix.onnx for words of `length` tokens; returns its difference from torch."""
     c, outputs = model.config, ["memory_cond", "memory_state", "done"]
 
     def inputs(batch: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(batch)
         shape = (batch, c.size, c.size, 3)
         frames = {f"frames_{n}": torch.randint(0, 256, shape, generator=g).to(torch.uint8) for n in c.cameras}
-        length = torch.arange(batch)[:, None] + 12
+        used = torch.arange(batch)[:, None] + 12
         return frames | {
             "state": torch.randn(batch, c.state, generator=g) * 0.3,
-            "tokens": torch.randn(batch, train_data.TOKENS, c.words, generator=g),
-            "mask": (torch.arange(train_data.TOKENS)[None] < length).long(),
+            "tokens": torch.randn(batch, length, c.words, generator=g),
+            "mask": (torch.arange(length)[None] < used).long(),
         }
 
     return _export_batches(_Prefix(model), inputs, outputs, path, dynamic_batch)
@@ -297,9 +308,9 @@ def _export_batches(
     return max(error, _difference(module, inputs(1), path))
 
 
-def export_words(encoder: Path, path: Path) -> float:
+def export_words(encoder: Path, path: Path, kind: str = "minilm") -> float:
     """Write words.onnx with int8 weights; returns its difference from torch (with the same rounding)."""
-    model = minilm.rounded(minilm.load(encoder)).eval()
+    model = minilm.made(kind, encoder)
     ids = torch.randint(
         0, minilm.VOCABULARY, (1, train_data.TOKENS), generator=torch.Generator().manual_seed(0)
     )

@@ -3,6 +3,7 @@
 A BERT of six post-norm layers (Devlin et al. 2019, arXiv 1810.04805; Wang et al. 2020,
 arXiv 2002.10957). Weights are rounded to int8 with one scale per output channel (per token for
 the embeddings), here as in the exported graph, so that training sees what the robot will see.
+`Bag` stands in for it to measure what it is worth: a random vector for each token, whatever its neighbours.
 """
 
 from __future__ import annotations
@@ -56,6 +57,25 @@ class MiniLM(nn.Module):
         return x
 
 
+class Bag(nn.Module):
+    """ids, mask, each (B, L) int64 -> token states (B, L, 384) that know of no other token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(VOCABULARY, WIDTH)
+        with torch.no_grad():
+            self.words.weight.normal_(generator=torch.Generator().manual_seed(0))
+        self.requires_grad_(False)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.words(ids) * mask[:, :, None]
+
+
+def made(kind: str, folder: Path) -> nn.Module:
+    """The encoder a policy's config names, "minilm" or "bag", its weights rounded."""
+    return rounded(Bag() if kind == "bag" else load(folder)).eval()
+
+
 def load(folder: Path) -> MiniLM:
     """Build from the published `model.safetensors`.
 
@@ -94,7 +114,7 @@ def round_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
 
 
-def rounded(model: MiniLM) -> MiniLM:
+def rounded(model: nn.Module) -> nn.Module:
     """The model with its matrices rounded to int8 and back, in place."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):

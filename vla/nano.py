@@ -42,7 +42,7 @@ class Config:
 
     `committed` is no size: the most rows of a clean prefix that training has shown. `classes` has the number
     of classes, "none" included, of what a sentence means: verb, thing's colour and kind, place's colour and
-    kind, side, relation, landmark's colour and kind.
+    kind, side, relation, landmark's colour and kind. `encoder` names what makes token states (minilm.py).
     """
 
     cameras: tuple[str, ...] = ("front", "wrist")
@@ -61,6 +61,7 @@ class Config:
     blocks: int = 3
     committed: int = 8
     classes: tuple[int, ...] = (6, 7, 4, 7, 6, 3, 10, 7, 6)
+    encoder: str = "minilm"
 
     def to_json(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self)}

@@ -164,13 +164,13 @@ def pullback(
     return clean.detach(), back
 
 
-def reader(encoder: Path, length: int) -> Reader:
+def reader(encoder: Path, length: int, kind: str = "minilm") -> Reader:
     """The sentence encoder of a folder; it remembers what it has read.
 
     Args:
-        length: L, the fixed number of tokens.
+        length: L, the fixed number of tokens. kind: see `minilm.made`.
     """
-    words, model = Words(encoder / "tokenizer.json", length), minilm.rounded(minilm.load(encoder)).eval()
+    words, model = Words(encoder / "tokenizer.json", length), minilm.made(kind, encoder)
 
     @lru_cache(maxsize=16)
     @torch.no_grad()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -79,6 +79,8 @@ class Command:
     """Rows a chunk: the first ones of the data's (default: all 12)."""
     image_size: int | None = None
     """Side of a camera's frames, pixels; larger ones are made smaller (default: 96)."""
+    text: Literal["minilm", "bag"] = "minilm"
+    """What reads the words: the sentence encoder, or, to see what it is worth, a random vector a token."""
     threads: int = 2
     """CPU threads."""
     compile: bool = False
@@ -121,13 +123,13 @@ class Command:
         """The checkpoint of --init, or a new model of the sizes asked for."""
         sizes = {"rows": self.rows, "size": self.image_size}
         given = {name: size for name, size in sizes.items() if size is not None}
-        if given and self.init is not None:
-            raise TaktError("--rows and --image-size are for a new policy; --init has its own")
+        if (given or self.text != "minilm") and self.init is not None:
+            raise TaktError("--rows, --image-size and --text are for a new policy; --init has its own")
         if not (2 <= given.get("rows", 12) <= 12 and 16 <= given.get("size", 96) <= 512):
             raise TaktError("--rows is from 2 to 12, --image-size from 16 to 512")
         if given.get("size", 96) % 8:
             raise TaktError(f"--image-size is a multiple of 8, got {self.image_size}")
-        model = load(self.init) if self.init else nano.Nano(sized(nano.Config(), given))
+        model = load(self.init) if self.init else nano.Nano(sized(nano.Config(encoder=self.text), given))
         model.config = committing(model.config, self.committed)
         return model
 
@@ -250,6 +252,7 @@ class Trainer:
         start |= {"steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate, "seed": o.seed}
         start |= {"committed": self.model.config.committed, "commit_share": o.commit_share}
         start |= {"aux": o.aux, "rows": self.model.config.rows, "image_size": self.model.config.size}
+        start |= {} if self.model.config.encoder == "minilm" else {"text": self.model.config.encoder}
         return start | ({"head_only": True} if o.head_only else {})
 
     def _resume(self) -> None:

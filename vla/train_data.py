@@ -18,7 +18,7 @@ from vla.contract import TaktError
 from vla.dataset import Dataset
 from vla.preprocess import Words, resize
 
-TOKENS = 24  # words are cut after this many tokens
+TOKENS = 32  # the most that an exported policy reads
 # What a batch calls a column; "committed" is added to them.
 LABELS = {
     "state": "observation.state",
@@ -111,7 +111,7 @@ def read(folders: list[tuple[Path, float]], config: nano.Config, encoder: Path) 
     wordings = np.zeros((len(said), max(map(len, said), default=1)), np.int64)
     for row, texts in zip(wordings, said, strict=True):
         row[: len(texts)] = [number[text] for text in texts]
-    tokens, mask = encode(unique, encoder)
+    tokens, mask = encode(unique, encoder, config.encoder)
     lengths = [e["length"] for s in sets for e in s.episodes]
     share = [np.full(len(s), weight) for s, (_, weight) in zip(sets, folders, strict=True)]
     names = (*COLUMNS, COMMITTED)
@@ -186,12 +186,15 @@ def _pictures(sets: list[Dataset], name: str, size: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def encode(texts: list[str], encoder: Path, batch: int = 128) -> tuple[Tensor, Tensor]:
+def encode(texts: list[str], encoder: Path, kind: str = "minilm", batch: int = 128) -> tuple[Tensor, Tensor]:
     """Token states (n, L, 384), float16, and mask (n, L), of each text; L is the longest's tokens.
 
     Texts of like length go together, so that little is computed for padding; states there are 0.
+
+    Args:
+        encoder: folder of the tokenizer and the encoder. kind: see `minilm.made`.
     """
-    words, model = Words(encoder / "tokenizer.json", TOKENS), minilm.rounded(minilm.load(encoder))
+    words, model = Words(encoder / "tokenizer.json", TOKENS), minilm.made(kind, encoder)
     pairs = [words(text) for text in texts]
     ids = torch.from_numpy(np.concatenate([p[0] for p in pairs]))
     mask = torch.from_numpy(np.concatenate([p[1] for p in pairs]))

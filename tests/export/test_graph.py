@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -232,6 +233,30 @@ def test_a_chunk_with_committed_rows_equals_the_torch_samplers(
         got, torch_chunk(model, look(9), table, noise, kept, mask), atol=1e-4, rtol=1e-4
     )
     np.testing.assert_allclose(got[mask], kept[mask], atol=1e-5)
+
+
+def test_words_of_another_encoder_or_length_are_told_apart(
+    exported: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = exported[0].parent
+    shutil.copytree(folder / "words", tmp_path / "words")
+    policy: dict[str, Any] = {"provenance": {"encoder": "bag"}}
+    args = [str(folder / "checkpoint"), str(tmp_path / "b"), "--words-from", str(tmp_path / "words")]
+    (tmp_path / "words/policy.json").write_text(json.dumps(policy))
+    bundle.write_manifest(tmp_path / "words")
+    assert frontdoor.main(["export", *args]) == 1
+    assert "the words of bag" in capsys.readouterr().err
+    made = graph.Command(folder / "checkpoint", tmp_path / "b")
+    (tmp_path / "words/policy.json").write_text(json.dumps({"words_length": 24}))
+    bundle.write_manifest(tmp_path / "words")
+    (tmp_path / "out").mkdir()
+    assert made._copy_words(tmp_path / "words", tmp_path / "out", "minilm", {}) == 24
+
+
+def test_a_bag_of_words_is_a_graph(tmp_path: Path) -> None:
+    assert graph.export_words(tmp_path, tmp_path / "words.onnx", "bag") < graph.TOLERANCE
+    assert (tmp_path / "words.onnx").stat().st_size < 13e6  # stored as int8
+    assert set(OnnxGraph(tmp_path / "words.onnx").inputs) == {"ids", "mask"}
 
 
 # -- joining and the batch

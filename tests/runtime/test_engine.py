@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,30 @@ def test_answers_are_the_graphs_and_the_noise_of_seed_and_call(policy: OnnxPolic
         assert set(chunk.stages) == {"preprocess", "words", "prefix", "steps"}
         assert len(chunk.step_seconds) == 5
         assert chunk.origin is not None
+
+
+class Telling:
+    """A prefix graph that says, beside its memory, how likely the task is done."""
+
+    def __init__(self, graph: OnnxGraph, done: float) -> None:
+        self.inputs, self.outputs = graph.inputs, [*graph.outputs, "done"]
+        self._graph, self._done = graph, done
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {**self._graph(feeds), "done": np.array([self._done], np.float32)}
+
+
+def test_a_chunk_says_how_likely_the_task_is_done_where_the_graph_does(loaded: bundle.Bundle) -> None:
+    graphs = {name: OnnxGraph(file) for name, file in loaded.graphs.items()}
+    seen = fakes.observation(SPEC)
+    silent = GraphPolicy(loaded, graphs).infer(seen)
+    telling = GraphPolicy(loaded, graphs | {"prefix": Telling(graphs["prefix"], 0.25)}).infer(seen)
+    assert silent.done is None
+    assert telling.done == 0.25
+    np.testing.assert_array_equal(telling.actions, silent.actions)
+    for wrong in (1.5, float("nan")):
+        with pytest.raises(TaktError, match="probability"):
+            GraphPolicy(loaded, graphs | {"prefix": Telling(graphs["prefix"], wrong)}).infer(seen)
 
 
 def test_sampling_resumes_at_any_call(policy: OnnxPolicy) -> None:

@@ -94,6 +94,28 @@ def test_a_remote_policy_answers_as_the_local_one(folder: Path, address: str) ->
         np.testing.assert_array_equal(remote.infer(seen).actions, local.infer(seen).actions)
 
 
+class Finished(fakes.ScriptedPolicy):
+    """Says of every chunk how likely the task is done."""
+
+    def infer(self, *args: Any, **options: Any) -> ActionChunk:
+        return replace(super().infer(*args, **options), done=0.75)
+
+
+def test_done_is_told_to_those_who_ask(address: str) -> None:
+    with serving(Finished(SPEC), address), RemotePolicy(address) as remote, raw(address) as older:
+        assert remote.infer(fakes.observation(SPEC)).done == 0.75
+        welcome = greet(older, robot="another")
+        assert welcome.done
+        older.send(request(welcome, 0))  # as a client from before the field does
+        assert reply(older).chunk.done is None
+
+
+def test_done_is_not_asked_of_an_older_server(address: str) -> None:
+    with hand_made(address) as server, RemotePolicy(address) as remote:
+        remote.submit(fakes.observation(SPEC))
+        assert server.take(wire.Infer)[1].done is False
+
+
 def test_frames_as_jpeg_give_nearly_the_same_answer(folder: Path, address: str) -> None:
     pytest.importorskip("simplejpeg")
     with serving(OnnxPolicy(bundle.load(folder)), address):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import asdict, replace
 
 import msgpack
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from runtime import wire
 from runtime.unpack import unpack
 from tests import fakes
-from vla.contract import ActionChunk, Observation, Prefix
+from vla.contract import ActionChunk, Observation, PolicySpec, Prefix
 
 SPEC = fakes.arm_spec()
 ids = st.integers(0, 2**63 - 1)
@@ -36,6 +37,7 @@ FIELDS += [
     "clock",
     "origin",
     "left",
+    "done",
     "step_seconds",
     "stages",
     "lease",
@@ -60,11 +62,14 @@ MESSAGES = [
     wire.Hello("arm"),
     wire.Hello("arm", "observe", "abc"),
     wire.Welcome(SPEC, 3, True),
+    wire.Welcome(SPEC, 3, True, done=True),
     infer(),
+    replace(infer(), done=True),
     wire.Chunk(
         1, 2, ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32), {"prefix": 0.01}, (0.1, 0.2), 7.0), 8.0
     ),
     wire.Chunk(1, 2, ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32))),
+    wire.Chunk(1, 2, ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32), done=0.25)),
     wire.Ping(1, 2.5),
     wire.Pong(1, 2.5, 3.5),
     wire.Bye(1),
@@ -77,6 +82,24 @@ def test_messages_come_back(message: wire.Message) -> None:
     back = wire.decode(wire.encode(message))
     assert type(back) is type(message)
     np.testing.assert_equal(asdict(back), asdict(message))
+
+
+def test_peers_from_before_done_look_past_it() -> None:
+    """They refuse a field that they do not know, and take a spec with a key that they do not."""
+    said = msgpack.unpackb(wire.encode(wire.Welcome(SPEC, 3, True, done=True)))
+    assert set(said) == {"kind", "version", "spec", "session", "lease"}
+    theirs = PolicySpec.from_json(json.loads(said["spec"]))
+    assert wire.digest(theirs) == wire.digest(SPEC)
+    assert "done" not in msgpack.unpackb(wire.encode(infer()))
+    untold = wire.Chunk(1, 2, ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32)))
+    assert "done" not in msgpack.unpackb(wire.encode(untold))
+
+
+@pytest.mark.parametrize("done", [-0.1, 1.1])
+def test_done_is_a_probability(done: float) -> None:
+    chunk = ActionChunk(0.1, 0.05, np.ones((2, 3), np.float32), done=done)
+    with pytest.raises(wire.WireError, match="probability"):
+        wire.decode(wire.encode(wire.Chunk(1, 2, chunk)))
 
 
 @given(ids, ids, finite, st.text(max_size=100))

