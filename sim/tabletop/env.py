@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from runtime import so101
 from sim.tabletop import instructions, tasks
-from sim.tabletop.suite import SPLITS
+from sim.tabletop.suite import SPLITS, words_of
 from sim.tabletop.world import CAMERAS, PEOPLE, SIZE, TICK_STEPS, World
 
 RATE = 30  # actions a second
@@ -57,8 +57,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         super().reset(seed=seed)
         layout, task = tasks.draw(self.np_random, self.split)
         self.world.reset(layout, task)
-        words = "phrasings" if self.split == "phrasings" else "seen"
-        drawn = instructions.phrase(task, self.np_random, words)
+        drawn = instructions.phrase(task, self.np_random, words_of(self.split))
         self._words = (options or {}).get("instruction", drawn)
         return self._observe(), self._info()
 

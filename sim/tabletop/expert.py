@@ -123,7 +123,7 @@ def _stack(v: View, world: World) -> Step:
 def _lift(v: View, world: World) -> Step:
     if not _holding(v):
         return _reach(v)
-    if v.q[5] > WIDTH[v.kind] - 0.12:
+    if _closing(v):
         return Step(v.at, SHUT)
     return Step(np.array([*v.at[:2], LIFT_Z]), SHUT)
 
@@ -134,7 +134,7 @@ def _push(v: View, world: World) -> Step:
     way = goal - v.thing[:2]
     length = float(np.hypot(*way))
     if _holding(v):
-        if v.q[5] > WIDTH[v.kind] - 0.12 and v.held is None:  # still closing
+        if _closing(v) and v.held is None:
             return Step(v.at, SHUT)
         height = max(rules.height(v.slot), GRASP_Z)
         if length < 0.012 and v.at[2] < height + 0.008:
@@ -150,6 +150,11 @@ def _holding(v: View) -> bool:
     return bool(v.q[5] < WIDTH[v.kind] and near) or v.held == v.slot
 
 
+def _closing(v: View) -> bool:
+    """Whether the jaws are still on their way to the thing between them."""
+    return bool(v.q[5] > WIDTH[v.kind] - 0.12)
+
+
 def _leave(v: View, where: np.ndarray, reach: float) -> Step:
     """Rise from above `where`, then go home."""
     if v.at[2] < v.thing[2] + 0.045 and np.hypot(*(v.at[:2] - where[:2])) < reach:
@@ -160,7 +165,7 @@ def _leave(v: View, where: np.ndarray, reach: float) -> Step:
 
 def _carry(v: View, goal: np.ndarray, low: float) -> Step:
     """Up, across, and down to `low` over the goal, shape (2,) [m]."""
-    if v.q[5] > WIDTH[v.kind] - 0.12 and v.held is None:  # still closing: lift when the thing is held
+    if _closing(v) and v.held is None:  # lift when the thing is held
         return Step(v.at, SHUT)
     # Sideways only as fast as the height allows, so that the thing clears every rim on its way.
     gate = float(np.clip((v.at[2] - 0.045) / (CARRY_Z - 0.055), 0.0, 1.0))

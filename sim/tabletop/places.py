@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.tabletop.kinematics import PAN_X
+from sim.tabletop.kinematics import PAN_X, cylindrical
 from sim.tabletop.meaning import BESIDES, Task, Thing
 from sim.tabletop.scene import BOWL_INNER, ZONE_HALF
 
@@ -119,15 +119,10 @@ def pushable(start: np.ndarray, goal: np.ndarray, others: np.ndarray, radii: np.
     """
     if not 0.055 < np.hypot(*(goal - start)) < 0.24 or (side and (goal - start)[1] * goal[1] < 0):
         return False
-    here, there = _polar(start), _polar(goal)
+    here, there = (cylindrical(np.array([*xy, 0.0]))[:2] for xy in (start, goal))
     if not 0.13 < there[0] < 0.285:
         return False
     rho, angle = (here + np.linspace(0, 1, 13)[:, None] * (there - here)).T
     path = np.stack([PAN_X + rho * np.cos(angle), rho * np.sin(angle)], 1)
     apart = np.linalg.norm(path[:, None] - others, axis=2)
     return bool((apart > radii + _ROOM).all())
-
-
-def _polar(xy: np.ndarray) -> np.ndarray:
-    """(distance from the pan axis, angle from straight ahead)."""
-    return np.array([np.hypot(xy[0] - PAN_X, xy[1]), np.arctan2(xy[1], xy[0] - PAN_X)])

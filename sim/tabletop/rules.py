@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.tabletop.places import SIDE_Y
-from sim.tabletop.scene import BOWL_INNER, BOWL_RIM, CUBE_HALF, HALF, RADIUS, SLOTS, ZONE_HALF
+from sim.tabletop.scene import BOWL_INNER, BOWL_RIM, CUBE_HALF, HALF, SLOTS, ZONE_HALF
 
 if TYPE_CHECKING:
     from sim.tabletop.world import World
@@ -52,11 +52,6 @@ def in_bowl(thing: np.ndarray, bowl: np.ndarray) -> bool:
 def height(slot: int) -> float:
     """From a thing's foot to its centre [m]."""
     return HALF[SLOTS[slot][:-1]]
-
-
-def radius(slot: int) -> float:
-    """From a thing's centre to its side [m]."""
-    return RADIUS[SLOTS[slot][:-1]]
 
 
 def on_top(thing: np.ndarray, base: np.ndarray, rise: float) -> bool:

@@ -20,7 +20,6 @@ BALL_RADIUS = 0.015  # [m]
 BOWL_INNER, BOWL_RIM = 0.042, 0.030  # inner radius, height of the rim [m]
 ZONE_HALF = 0.040  # [m]
 HALF = {"cube": CUBE_HALF, "cylinder": CYLINDER_HALF, "ball": BALL_RADIUS, "bowl": 0.0}  # rests this high [m]
-RADIUS = {"cube": CUBE_HALF, "cylinder": CYLINDER_RADIUS, "ball": BALL_RADIUS}  # to the side [m]
 TIMESTEP = 1 / 240  # [s]; 8 steps a tick at 30 Hz, 24 a row of a chunk
 
 _GEOM = {

@@ -23,43 +23,40 @@ ASKS: dict[str, Words] = {
         "you should {}", "the goal is to {}", "may i ask you to {}?", "{} for me",
     ),
 }  # fmt: skip
+# Of what is taken to a place, and of what is pushed.
+_CARRIED = (
+    "{do} {y}", "{do} {y}", "{do} {y}", "{take} and {it} {y}", "{take}, then {it} {y}",
+    "find {x} and {it} {y}",
+)  # fmt: skip
+_PUSHED = (
+    "{do} {y}", "{do} {y}", "{do} {y}", "find {x} and {it} {y}", "approach {x} and {it} {y}",
+    "give {x} a push {y}", "make {x} slide {y}",
+)  # fmt: skip
 # What can be asked for.
 CLAUSES: dict[str, dict[str, Words]] = {
     "put": {
-        "seen": (
-            "{do} {y}", "{do} {y}", "{do} {y}", "{take} and {it} {y}", "{take}, then {it} {y}",
-            "find {x} and {it} {y}", "move {x} to {to}", "approach {x}, then {it} {y}",
-        ),
+        "seen": (*_CARRIED, "move {x} to {to}", "approach {x}, then {it} {y}"),
         "phrasings": (
             "{do} {y}", "{do} {y}", "{take} before you {it} {y}", "locate {x} and {it} {y}",
             "fill {to} with {x}",
         ),
     },
     "stack": {
-        "seen": (
-            "{do} {y}", "{do} {y}", "{do} {y}", "{take} and {it} {y}", "{take}, then {it} {y}",
-            "find {x} and {it} {y}", "top {to} with {x}", "build a tower with {x} {y}",
-        ),
+        "seen": (*_CARRIED, "top {to} with {x}", "build a tower with {x} {y}"),
         "phrasings": (
             "{do} {y}", "{do} {y}", "{take} before you {it} {y}", "locate {x} and {it} {y}",
             "use {to} as a base for {x}", "crown {to} with {x}",
         ),
     },
     "side": {
-        "seen": (
-            "{do} {y}", "{do} {y}", "{do} {y}", "find {x} and {it} {y}", "approach {x} and {it} {y}",
-            "give {x} a push {y}", "make {x} slide {y}",
-        ),
+        "seen": _PUSHED,
         "phrasings": (
             "{do} {y}", "{do} {y}", "locate {x} and {it} {y}", "identify {x} and {it} {y}",
             "have {x} travel {y}",
         ),
     },
     "zone": {
-        "seen": (
-            "{do} {y}", "{do} {y}", "{do} {y}", "find {x} and {it} {y}", "approach {x} and {it} {y}",
-            "give {x} a push {y}", "make {x} slide {y}",
-        ),
+        "seen": _PUSHED,
         "phrasings": (
             "{do} {y}", "{do} {y}", "locate {x} and {it} {y}", "identify {x} and {it} {y}",
             "have {x} travel {y}", "cover {to} with {x}",

@@ -63,10 +63,9 @@ class Tabletop:
         one that names something that is not there ("absent").
         """
         rng = np.random.default_rng(seed)
-        words = "phrasings" if split == "phrasings" else "seen"
 
         def scenario(layout: Layout, task: Task, group: str = "", **how: float) -> Scenario:
-            text = instructions.phrase(task, rng, words)
+            text = instructions.phrase(task, rng, words_of(split))
             title = "nothing to do" if group == "absent" else name(task)
             return Scenario(seed, title, text, layout, task, group, strict=swap, **how)
 
@@ -102,6 +101,11 @@ class Tabletop:
 
     def robot(self, clock: Clock) -> TabletopRobot:
         return TabletopRobot(World(), clock)
+
+
+def words_of(split: str) -> str:
+    """Which of the grammar's wordings a split has; combinations are new in what is said, not in how."""
+    return split if split in instructions.SPLITS_OF_WORDS else "seen"
 
 
 def name(task: Task) -> str:

@@ -114,8 +114,8 @@ def possible(layout: Layout, task: Task) -> bool:
     thing = places.resolve(layout.things, layout.xy, task)
     if thing is None:
         return False
-    others = np.delete(layout.xy, thing, 0)
     if task.verb == "push":
+        others = np.delete(layout.xy, thing, 0)
         goal = places.side_goal(layout.xy[thing], task.side)
         if task.place is not None:
             if task.place.colour not in layout.zones:
