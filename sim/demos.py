@@ -27,12 +27,15 @@ from vla.contract import TaktError, check_match
 from vla.dataset import Dataset, Feature, Writer, merge
 
 FPS = round(1 / rollouts.DT / rollouts.EVERY)
-ABSENT = 0.12  # share of instructions that name something that is not there
+# How often each verb is shown, and how often with a spatial word: more of what is harder to learn.
+SHARES = {"put": 0.26, "stack": 0.27, "push": 0.22, "touch": 0.10, "lift": 0.15}
+SPATIAL = 0.35
+ABSENT = 0.18  # share of instructions that name something that is not there
 BROKEN_OFF = 0.15  # share of tables at which another task was begun before
 ONLY_ONE = 0.5  # share of the other tables at which one thing is asked
 BEGUN = (6, 60)  # so many ticks of it
 TOLD_EVERY = 200  # tables
-WORDINGS = 8  # of each episode, of which one is its task and the rest are for the trainer to draw from
+WORDINGS = 12  # of each episode, of which one is its task and the rest are for the trainer to draw from
 
 
 def features() -> dict[str, Feature]:
@@ -154,7 +157,8 @@ class Command:
     def _table(self, world: World, policy: OnnxPolicy | None, seed: int, writer: Writer) -> None:
         """What is asked at one table: one thing or two, of which the first may be broken off."""
         rng = np.random.default_rng(seed)
-        layout, task = tasks.draw(rng)
+        verb = tasks.pick(rng, list(SHARES), list(SHARES.values()))
+        layout, task = tasks.draw(rng, verb=verb, spatial=SPATIAL)
         if rng.random() < ABSENT:
             task = tasks.absent(rng, layout, task) or task
         world.reset(layout, task)

@@ -28,10 +28,11 @@ from torch import Tensor, nn
 
 from vla.contract import TaktError
 
-VERSION = 2  # of the architecture; a checkpoint of another one has other weights
+VERSION = 3  # of the architecture; a checkpoint of another one has other weights
 ROLES = ("thing", "place", "landmark")  # what is looked for in the frames
 QUERIES = (*ROLES, "verb")
 VERB = QUERIES.index("verb")
+NEAR = 2  # tokens on each side that a token is bound with
 # Which rows of the meaning (`Config.classes`) each query has to tell, by their places in it.
 TELLS = {"thing": (1, 2), "place": (3, 4), "landmark": (6, 7, 8), "verb": (0, 5, 6)}
 
@@ -53,6 +54,7 @@ class Config:
     rows: int = 12
     words: int = 384
     text: int = 96
+    heads: int = 4
     stem: int = 24
     channels: int = 48
     keypoints: int = 16
@@ -90,21 +92,33 @@ class Reader(nn.Module):
 
     def __init__(self, c: Config) -> None:
         super().__init__()
-        self.project = nn.Linear(c.words, c.text)
-        self.norm = nn.LayerNorm(c.text)
-        self.mix_q, self.mix_k, self.mix_v = (nn.Linear(c.text, c.text) for _ in range(3))
+        self.project, self.norm = nn.Linear(c.words, c.text), nn.LayerNorm(c.text)
+        # A noun follows its colour, a place its "in": neighbours are bound before anything looks far.
+        self.near = nn.Conv1d(c.text, c.text, 2 * NEAR + 1, padding=NEAR)
+        self.mix_norm, self.mix = nn.LayerNorm(c.text), nn.Linear(c.text, 3 * c.text)
+        self.mixed = nn.Linear(c.text, c.text)
+        self.wide = nn.Sequential(
+            nn.LayerNorm(c.text), nn.Linear(c.text, 2 * c.text), nn.ReLU(), nn.Linear(2 * c.text, c.text)
+        )
         self.queries = nn.Parameter(torch.randn(len(QUERIES), c.text) * 0.5)
         self.key, self.value = nn.Linear(c.text, c.text), nn.Linear(c.text, c.text)
         self.out = nn.Sequential(nn.Linear(c.text, c.text), nn.ReLU(), nn.Linear(c.text, c.text))
-        self.scale = c.text**-0.5
+        self.heads = c.heads
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        bias = (1.0 - mask[:, None, :].to(tokens.dtype)) * -1e4
+        bias = (1.0 - mask[:, None, None, :].to(tokens.dtype)) * -1e4
         x = self.norm(self.project(tokens))
-        mixed = (self.mix_q(x) @ self.mix_k(x).transpose(1, 2) * self.scale + bias).softmax(-1)
-        x = x + mixed @ self.mix_v(x)
-        weights = (self.queries @ self.key(x).transpose(1, 2) * self.scale + bias).softmax(-1)
-        return self.out(weights @ self.value(x))
+        x = x + self.near((x * mask[..., None].to(x.dtype)).transpose(1, 2)).transpose(1, 2)
+        q, k, v = self.mix(self.mix_norm(x)).chunk(3, -1)
+        x = x + self.mixed(self._attend(q, k, v, bias))
+        x = x + self.wide(x)
+        return self.out(self._attend(self.queries[None], self.key(x), self.value(x), bias))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Attention in heads: q (1 or B, n, text), k and v (B, L, text) -> (B, n, text)."""
+        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        weights = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias).softmax(-1)
+        return (weights @ v).transpose(1, 2).flatten(2)
 
 
 class Eye(nn.Module):

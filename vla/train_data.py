@@ -19,6 +19,9 @@ from vla.dataset import Dataset
 from vla.preprocess import Words, resize
 
 TOKENS = 32  # the most that an exported policy reads
+# Share of the numbers in token states that training leaves out: no single one may tell a word. It is worth
+# more on words that were never heard than any layer of the reader.
+DROPPED = 0.3
 # What a batch calls a column; "committed" is added to them.
 LABELS = {
     "state": "observation.state",
@@ -77,20 +80,25 @@ class Frames:
         """What `nano_losses.loss` takes, of these frames.
 
         Args:
-            rng: draws each frame's wording among its episode's; without one it is the instruction.
+            rng: for training; draws each frame's wording among its episode's, and what of its token states is
+                left out. Without one a frame has its instruction, whole.
         """
         rows, episode = torch.from_numpy(index), self.episode[index]
         chosen = np.zeros(len(index), np.int64)
         if rng is not None:
             chosen = (rng.random(len(index)) * self.count[episode]).astype(np.int64)
         text = torch.from_numpy(self.wordings[episode, chosen])
+        tokens = self.tokens[text].float()
+        if rng is not None:
+            kept = rng.random(tokens.shape, np.float32) >= DROPPED
+            tokens *= torch.from_numpy(kept / np.float32(1 - DROPPED))
         labels = {name: self.columns[column][rows] for name, column in LABELS.items()}
         pixels = labels["pixels"].reshape(len(index), len(self.images), len(nano.ROLES), 3)
         single = {name: labels[name].reshape(len(index)) for name in ("done", "outcome")}
         return labels | single | {
             "frames": [torch.from_numpy(image[index]) for image in self.images],
             "pixels": pixels,
-            "tokens": self.tokens[text].float(),
+            "tokens": tokens,
             "mask": self.mask[text],
             "committed": self.columns[COMMITTED][rows],
         }  # fmt: skip

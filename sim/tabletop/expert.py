@@ -21,7 +21,7 @@ GRASP_Z, HOVER_Z, CARRY_Z, DROP_Z = 0.013, 0.060, 0.085, 0.066  # tool heights [
 LIFT_Z = 0.095  # where a lifted thing is shown [m]
 SIDE = 0.004  # a thing is taken this far outwards of the tool point, towards the moving jaw [m]
 LOW = {"cube": 0.0, "cylinder": 0.0, "ball": 0.003}  # taken this far below its middle [m]
-WIDTH = {"cube": 0.42, "cylinder": 0.46, "ball": 0.50}  # jaws that hold one are shut further than this [rad]
+WIDTH = {"cube": 0.46, "cylinder": 0.48, "ball": 0.54}  # jaws that hold one are shut further than this [rad]
 PUSH_SPEED = 0.16  # [m/s]
 
 
@@ -113,9 +113,9 @@ def _stack(v: View, world: World) -> Step:
     goal = v.at + (v.place + [0, 0, rise + 0.001] - v.thing)
     off = float(np.hypot(*(goal[:2] - v.at[:2])))
     # Let go as soon as it will stand: a policy that learns from this cannot align forever either.
-    if resting or (off < 0.009 and v.at[2] < goal[2] + 0.004):
+    if resting or (off < 0.010 and v.at[2] < goal[2] + 0.004):
         return Step(goal, OPEN)
-    if off < 0.010:
+    if off < 0.011:
         return Step(goal, SHUT, 0.12)
     return _carry(v, goal[:2], max(goal[2] + 0.016, DROP_Z))
 

@@ -15,10 +15,10 @@ from sim.tabletop.meaning import BESIDES, Task, Thing
 from sim.tabletop.scene import BOWL_INNER, ZONE_HALF
 
 RHO = (0.150, 0.265)  # things stand this far from the pan axis [m]
-SWEEP = 0.85  # and within +- this angle of straight ahead [rad]
+SWEEP = 0.75  # and within +- this angle of straight ahead [rad]
 SIDE_Y = 0.100  # past this a thing lies at the side of the table [m]
 CLEAR = 0.020  # spatial words tell two things apart by at least this [m]
-_BOWL, _SMALL = BOWL_INNER + 0.006, 0.016  # outer radii [m]
+_BOWL, _SMALL = BOWL_INNER + 0.006, 0.019  # outer radii [m]
 _JAW = 0.030  # between things, for the jaws [m]
 _ROOM = 0.032  # what is pushed, with the jaws around it, keeps this far from every other thing [m]
 

@@ -19,7 +19,7 @@ MOVED = 0.025  # a thing that was not named counts as moved past this distance [
 STILL = 0.010  # where nothing is to be done, a thing counts as moved past this distance [m]
 LIFTED = 0.050  # how high "lift" is [m]
 PUSHED = 0.045  # a thing raised by more was carried, not pushed [m]
-TOUCH_ACROSS, TOUCH_ABOVE = 0.013, 0.020  # how near the finger tip comes to the top of a thing [m]
+TOUCH_ACROSS, TOUCH_ABOVE = 0.015, 0.020  # how near the finger tip comes to the top of a thing [m]
 SHUT_BELOW = 0.30  # the gripper counts as shut below this angle [rad]
 
 
@@ -56,7 +56,7 @@ def height(slot: int) -> float:
 
 def on_top(thing: np.ndarray, base: np.ndarray, rise: float) -> bool:
     """Whether a thing rests on a base: above it by `rise` m, and over its middle; both shape (3,) [m]."""
-    return bool(np.hypot(*(thing[:2] - base[:2])) < 0.014 and abs(thing[2] - base[2] - rise) < 0.006)
+    return bool(np.hypot(*(thing[:2] - base[:2])) < 0.015 and abs(thing[2] - base[2] - rise) < 0.006)
 
 
 def _put(world: World) -> bool:

@@ -14,9 +14,9 @@ from sim.tabletop.meaning import SHAPES
 
 EACH, BOWLS, ZONES = 3, 2, 2  # at most this many of each shape, bowls and zones in a scene
 SLOTS = (*(f"{shape}{i}" for shape in SHAPES for i in range(EACH)), *(f"bowl{i}" for i in range(BOWLS)))
-CUBE_HALF = 0.0125  # [m]
-CYLINDER_RADIUS, CYLINDER_HALF = 0.014, 0.016  # [m]
-BALL_RADIUS = 0.015  # [m]
+CUBE_HALF = 0.015  # [m]
+CYLINDER_RADIUS, CYLINDER_HALF = 0.0155, 0.019  # [m]
+BALL_RADIUS = 0.0175  # [m]
 BOWL_INNER, BOWL_RIM = 0.042, 0.030  # inner radius, height of the rim [m]
 ZONE_HALF = 0.040  # [m]
 HALF = {"cube": CUBE_HALF, "cylinder": CYLINDER_HALF, "ball": BALL_RADIUS, "bowl": 0.0}  # rests this high [m]
@@ -100,7 +100,7 @@ def mjcf() -> str:
            castshadow="false"/>
     <geom name="table" type="plane" size=".75 .75 .1" material="table" contype="1" conaffinity="2"
           friction=".7 .02 .001"/>
-    <camera name="front" pos=".60 0 .40" xyaxes="0 1 0 -.6985 0 .7156" fovy="44"/>
+    <camera name="front" pos=".60 0 .40" xyaxes="0 1 0 -.6985 0 .7156" fovy="40"/>
     <camera name="view" pos=".52 -.42 .36" xyaxes=".70 .714 0 -.375 .368 .851" fovy="38"/>
     {arm.ARM}
     {things}

@@ -15,7 +15,9 @@ ASKS: dict[str, Words] = {
         "{}", "{}", "{}", "{}", "please {}", "{} please", "{}, please", "can you {}?", "could you {}?",
         "could you please {}", "will you {}?", "robot, {}", "now {}", "next, {}", "ok, {}",
         "i want you to {}", "go and {}", "go ahead and {}", "try to {}", "your task is to {}",
-        "hey robot, {}", "just {}",
+        "hey robot, {}", "just {}", "it would be nice to {}", "first, {}", "quickly {}", "let me see you {}",
+        "would you please {}", "you have to {}", "do the following: {}", "my wish: {}", "{} at once",
+        "{}, robot", "{} carefully",
     ),
     "phrasings": (
         "kindly {}", "i need you to {}", "your job: {}", "let's {}", "would you {} for me?",
@@ -26,26 +28,33 @@ ASKS: dict[str, Words] = {
 # Of what is taken to a place, and of what is pushed.
 _CARRIED = (
     "{do} {y}", "{do} {y}", "{do} {y}", "{take} and {it} {y}", "{take}, then {it} {y}",
-    "find {x} and {it} {y}",
+    "find {x} and {it} {y}", "{do} so that it is {y}", "look for {x}, then {it} {y}",
+    "with the gripper, {do} {y}", "{it} {y}: {x}",
 )  # fmt: skip
 _PUSHED = (
     "{do} {y}", "{do} {y}", "{do} {y}", "find {x} and {it} {y}", "approach {x} and {it} {y}",
-    "give {x} a push {y}", "make {x} slide {y}",
+    "give {x} a push {y}", "make {x} slide {y}", "make {x} go {y}", "look for {x}, then {it} {y}",
 )  # fmt: skip
 # What can be asked for.
 CLAUSES: dict[str, dict[str, Words]] = {
     "put": {
-        "seen": (*_CARRIED, "move {x} to {to}", "approach {x}, then {it} {y}"),
+        "seen": (
+            *_CARRIED, "move {x} to {to}", "approach {x}, then {it} {y}", "load {to} with {x}",
+            "supply {to} with {x}",
+        ),
         "phrasings": (
             "{do} {y}", "{do} {y}", "{take} before you {it} {y}", "locate {x} and {it} {y}",
             "fill {to} with {x}",
         ),
     },
     "stack": {
-        "seen": (*_CARRIED, "top {to} with {x}", "build a tower with {x} {y}"),
+        "seen": (
+            *_CARRIED, "top {to} with {x}", "build a tower with {x} {y}", "load {to} with {x}",
+            "supply {to} with {x}",
+            "make a tower of {x} {y}",
+        ),
         "phrasings": (
             "{do} {y}", "{do} {y}", "{take} before you {it} {y}", "locate {x} and {it} {y}",
-            "use {to} as a base for {x}", "crown {to} with {x}",
         ),
     },
     "side": {
@@ -59,16 +68,17 @@ CLAUSES: dict[str, dict[str, Words]] = {
         "seen": _PUSHED,
         "phrasings": (
             "{do} {y}", "{do} {y}", "locate {x} and {it} {y}", "identify {x} and {it} {y}",
-            "have {x} travel {y}", "cover {to} with {x}",
+            "have {x} travel {y}",
         ),
     },
     "touch": {
         "seen": (
             "{do}", "{do}", "{do}", "find {x} and {it}", "approach {x} and {it}", "reach out and {do}",
             "use the gripper to {do}", "{do} with the gripper", "{do} once", "move your hand to {x} and {it}",
+            "look for {x}, then {it}", "{do} with a finger",
         ),
         "phrasings": (
-            "{do}", "{do}", "locate {x} and {it}", "identify {x} and {it}", "lean over and {do}",
+            "{do}", "{do}", "locate {x} and {it}", "identify {x} and {it}",
             "{do} gently", "{do} using your hand",
         ),
     },
@@ -88,7 +98,10 @@ SAYINGS: dict[str, dict[str, Words]] = {
     "put": {
         "seen": (
             "{y}, {do}", "{x} {y}", "{x} goes {y}", "{x} belongs {y}", "{x} should be {y}", "i want {x} {y}",
-            "{to} should hold {x}", "{to} gets {x}",
+            "{to} should hold {x}", "{to} gets {x}", "{to} is for {x}", "{to} is the place for {x}",
+            "{y} goes {x}",
+            "{x} must be {y}", "{x} has its place {y}", "i need {x} {y}", "{to} wants {x}",
+            "{x}: {it} {y}", "{y} with {x}", "{y} i want {x}", "{y} belongs {x}", "where is {x}? {it} {y}",
         ),
         "phrasings": (
             "i would like {x} to end up {y}", "make sure {x} is {y}", "{to} is where {x} has to be",
@@ -98,17 +111,22 @@ SAYINGS: dict[str, dict[str, Words]] = {
     "stack": {
         "seen": (
             "{y}, {do}", "{x} {y}", "{x} goes {y}", "{x} belongs {y}", "{x} should be {y}", "i want {x} {y}",
-            "{to} should hold {x}", "{to} gets {x} on top",
+            "{to} should hold {x}", "{to} gets {x} on top", "{to} should carry {x}", "{to} is under {x}",
+            "{y} goes {x}",
+            "{x} must be {y}", "{x} has its place {y}", "i need {x} {y}",
+            "{x}: {it} {y}", "{y} comes {x}", "{y} i want {x}", "{y} belongs {x}", "where is {x}? {it} {y}",
+            "{to} holds {x}",
         ),
         "phrasings": (
             "i would like {x} to end up {y}", "make sure {x} is {y}", "{to} is the base for {x}",
-            "{to} needs {x} above it", "{x} is meant to be {y}", "{y} is where you {do}",
+            "{to} needs {x} on it", "{x} is meant to be {y}", "{y} is where you {do}",
         ),
     },
     "side": {
         "seen": (
             "{y}, {do}", "{x} {y}", "{x} goes {y}", "{x} should go {y}", "i want {x} {y}",
-            "{x} must move {y}",
+            "{x} must move {y}", "{y} with {x}", "{x} has its place {y}",
+            "i need {x} {y}", "where is {x}? {it} {y}",
         ),
         "phrasings": (
             "i would like {x} to end up {y}", "make sure {x} ends up {y}", "{x} is meant to travel {y}",
@@ -118,7 +136,9 @@ SAYINGS: dict[str, dict[str, Words]] = {
     "zone": {
         "seen": (
             "{y}, {do}", "{x} {y}", "{x} goes {y}", "{x} belongs {y}", "{x} should go {y}", "i want {x} {y}",
-            "{to} should hold {x}",
+            "{to} should hold {x}", "{to} is for {x}", "{to} gets {x}", "{x} must move {y}", "{y} goes {x}",
+            "{y} with {x}", "i need {x} {y}", "{to} is the place for {x}", "{y} i want {x}",
+            "where is {x}? {it} {y}",
         ),
         "phrasings": (
             "i would like {x} to end up on {to}", "make sure {x} ends up on {to}",
@@ -128,6 +148,7 @@ SAYINGS: dict[str, dict[str, Words]] = {
     "touch": {
         "seen": (
             "{x}: {it}", "where is {x}? {it}", "i want {x} touched", "{x} needs a tap", "find {x}, then {it}",
+            "{x} is the thing to {v}", "it is {x} that i want you to {v}", "{v}: {x}",
         ),
         "phrasings": (
             "see {x}? {it}", "{x} is what you should {v}", "do you see {x}? {it}", "{x} is the one to {v}",
@@ -137,6 +158,7 @@ SAYINGS: dict[str, dict[str, Words]] = {
         "seen": (
             "{x}: {it}", "where is {x}? {it}", "{x} goes up", "i want {x} in the air",
             "{x} should be in the air", "up with {x}",
+            "i want {x} lifted", "{x} is the thing to {v}", "{v}: {x}",
         ),
         "phrasings": (
             "see {x}? {it}", "{x} is what you should {v}", "i would like {x} above the table",

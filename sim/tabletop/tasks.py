@@ -75,15 +75,18 @@ class Layout:
         return thing.colour in self.zones if thing.kind == "zone" else thing in self.things
 
 
-def draw(rng: np.random.Generator, split: str = "seen", verb: str | None = None) -> tuple[Layout, Task]:
+def draw(
+    rng: np.random.Generator, split: str = "seen", verb: str | None = None, spatial: float = SPATIAL
+) -> tuple[Layout, Task]:
     """A table and a task that can be done on it.
 
     Args:
         split: "combinations" draws only what `meaning.held_out` keeps from training, others never.
         verb: one of VERBS, instead of a random one.
+        spatial: as SPATIAL.
     """
     while True:
-        task = _task(rng, split == "combinations", verb)
+        task = _task(rng, split == "combinations", verb, spatial)
         for _ in range(100):  # another task only when this one hardly fits: the shares of tasks stay
             layout = lay(rng, task)
             if layout is not None:
@@ -162,8 +165,8 @@ def another(
     verbs = [v for v in SHARES if any(t.verb == v for t in options)]
     if not verbs:
         return None
-    verb = _pick(rng, verbs, [SHARES[v] for v in verbs])
-    return _pick(rng, [t for t in options if t.verb == verb])
+    verb = pick(rng, verbs, [SHARES[v] for v in verbs])
+    return pick(rng, [t for t in options if t.verb == verb])
 
 
 def stackable(thing: Thing, base: Thing | None) -> bool:
@@ -176,13 +179,13 @@ def stackable(thing: Thing, base: Thing | None) -> bool:
 def absent(rng: np.random.Generator, layout: Layout, task: Task) -> Task | None:
     """The task with its thing or its place replaced by one that is not on the table; None by bad luck."""
     roles = ["thing", *(["place"] if task.place is not None else [])]
-    role = _pick(rng, roles)
+    role = pick(rng, roles)
     there = task.thing if role == "thing" else task.place
     assert there is not None
     kinds = [k for k in SHAPES if k != "ball" or task.verb not in ("stack", "push")]
     kinds = kinds if role == "thing" else [there.kind]
     options = [Thing(c, k) for c, k in product(COLOURS, kinds) if not layout.has(Thing(c, k))]
-    other, plain = _pick(rng, options), replace(task, relation="", landmark=None)
+    other, plain = pick(rng, options), replace(task, relation="", landmark=None)
     missing = replace(plain, thing=other) if role == "thing" else replace(plain, place=other)
     if missing.verb == "stack" and not stackable(missing.thing, missing.place):
         return None
@@ -198,11 +201,11 @@ def roles(rng: np.random.Generator) -> tuple[Layout, Task, Task]:
     while True:
         a, b = (list(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:2])
         if rng.random() < 0.5:
-            kind = _pick(rng, SHAPES)
+            kind = pick(rng, SHAPES)
             things = [Thing(a, kind), Thing(b, kind), Thing(a, "bowl"), Thing(b, "bowl")]
             one, two = Task("put", things[0], things[3]), Task("put", things[1], things[2])
         else:
-            x, y = Thing(a, "cube"), Thing(b, _pick(rng, ("cube", "cylinder")))
+            x, y = Thing(a, "cube"), Thing(b, pick(rng, ("cube", "cylinder")))
             one, two = Task("stack", x, y), Task("stack", y, x)
             things = [x, y, *_distractors(rng, [x, y], int(rng.integers(0, 3)))]
         spots = places.draw(rng, things, 0)
@@ -216,36 +219,36 @@ def roles(rng: np.random.Generator) -> tuple[Layout, Task, Task]:
 # -- how a task and a table are drawn
 
 
-def _task(rng: np.random.Generator, unseen: bool, verb: str | None) -> Task:
+def _task(rng: np.random.Generator, unseen: bool, verb: str | None, spatial: float) -> Task:
     while True:
-        task = _any_task(rng, verb or _pick(rng, list(SHARES), list(SHARES.values())))
+        task = _any_task(rng, verb or pick(rng, list(SHARES), list(SHARES.values())), spatial)
         if held_out(task) == unseen:
             return task
 
 
-def _any_task(rng: np.random.Generator, verb: str) -> Task:
+def _any_task(rng: np.random.Generator, verb: str, spatial: float) -> Task:
     def thing(kinds: tuple[str, ...]) -> Thing:
-        return Thing(_pick(rng, tuple(COLOURS)), _pick(rng, kinds))
+        return Thing(pick(rng, tuple(COLOURS)), pick(rng, kinds))
 
     if verb == "stack":
         task = Task(verb, thing(("cube", "cylinder")), thing(("cube", "cylinder")))
-        return task if stackable(task.thing, task.place) else _any_task(rng, verb)
+        return task if stackable(task.thing, task.place) else _any_task(rng, verb, spatial)
     if verb == "push":
         x = thing(("cube", "cylinder"))
         if rng.random() < 0.5:
-            return Task(verb, x, side=_pick(rng, SIDES))
+            return Task(verb, x, side=pick(rng, SIDES))
         return Task(verb, x, thing(("zone",)))
     place = thing(("bowl",)) if verb == "put" else None
     plain = Task(verb, thing(SHAPES), place)
-    if rng.random() >= SPATIAL:
+    if rng.random() >= spatial:
         return plain
-    if rng.random() < 0.6:
-        return replace(plain, relation=_pick(rng, EXTREMES))
-    kind = _pick(rng, (*SHAPES, "bowl"))
+    if rng.random() < 0.5:
+        return replace(plain, relation=pick(rng, EXTREMES))
+    kind = pick(rng, (*SHAPES, "bowl"))
     landmark = thing((kind,)) if verb != "put" or rng.random() < 0.5 else place
     if landmark == plain.thing:
         return plain
-    return replace(plain, relation=_pick(rng, BESIDES), landmark=landmark)
+    return replace(plain, relation=pick(rng, BESIDES), landmark=landmark)
 
 
 def _distractors(rng: np.random.Generator, named: list[Thing], count: int) -> list[Thing]:
@@ -254,10 +257,10 @@ def _distractors(rng: np.random.Generator, named: list[Thing], count: int) -> li
     for _ in range(200):
         if len(out) >= count:
             break
-        kind = _pick(rng, (*SHAPES, "bowl"))
-        colour = _pick(rng, tuple(COLOURS))
+        kind = pick(rng, (*SHAPES, "bowl"))
+        colour = pick(rng, tuple(COLOURS))
         if rng.random() < 0.5:
-            like = _pick(rng, named)
+            like = pick(rng, named)
             kind, colour = (like.kind, colour) if rng.random() < 0.5 else (kind, like.colour)
         thing, all_things = Thing(colour, kind), [*named, *out]
         room = sum(t.kind == kind for t in all_things) < sum(s.startswith(kind) for s in SLOTS)
@@ -292,7 +295,8 @@ def _others(rng: np.random.Generator, taken: list[str], options: tuple[str, ...]
     return [free[i] for i in rng.permutation(len(free))[:count]]
 
 
-def _pick(rng: np.random.Generator, options: Sequence[T], shares: list[float] | None = None) -> T:
+def pick(rng: np.random.Generator, options: Sequence[T], shares: Sequence[float] | None = None) -> T:
+    """One of the options, each with its share of the chances where those are given."""
     if shares is None:
         return options[int(rng.integers(len(options)))]
     p = np.array(shares) / sum(shares)

@@ -297,10 +297,12 @@ def test_a_drawn_push_is_not_done_and_its_way_is_free(seed: int) -> None:
     goal = places.side_goal(at.xy[i], task.side)
     if task.place is not None:
         goal = at.zone_xy[at.zones.index(task.place.colour)]
-    for s in np.linspace(0, 1, 12):
-        there = at.xy[i] + s * (goal - at.xy[i])
+    here, end = (kinematics.cylindrical(np.array([*xy, 0.0]))[:2] for xy in (at.xy[i], goal))
+    for s in np.linspace(0, 1, 30):  # around the pan axis, as the arm goes
+        rho, angle = here + s * (end - here)
+        there = [kinematics.PAN_X + rho * np.cos(angle), rho * np.sin(angle)]
         for other in np.delete(at.xy, i, 0):
-            assert np.hypot(*(there - other)) > 0.04
+            assert np.hypot(*(there - other)) > 2 * CUBE_HALF + 0.015
     if task.side:
         assert abs(at.xy[i][1]) < places.SIDE_Y or (at.xy[i][1] > 0) != (task.side == "left")
 
