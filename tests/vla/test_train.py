@@ -323,7 +323,7 @@ def _break(folder: Path, how: str) -> None:
     elif how == "unknown size":
         config.write_text(config.read_text().replace('"stem"', '"stern"'))
     elif how == "an older version":
-        config.write_text(config.read_text().replace('"version": 2', '"version": 1'))
+        config.write_text(config.read_text().replace(f'"version": {nano.VERSION}', '"version": 1'))
     elif how == "other shapes":
         config.write_text(config.read_text().replace('"hidden": 32', '"hidden": 64'))
 
