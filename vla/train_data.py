@@ -19,8 +19,8 @@ from vla.dataset import Dataset
 from vla.preprocess import Words, resize
 
 TOKENS = 32  # the most that an exported policy reads
-# Share of the numbers in token states that training leaves out: no single one may tell a word. It is worth
-# more on words that were never heard than any layer of the reader.
+# Share of the numbers in token states that training leaves out: no single one may tell a word. What
+# it and the parts of the reader bring on words that were never heard is in docs/training.md.
 DROPPED = 0.3
 # What a batch calls a column; "committed" is added to them.
 LABELS = {

@@ -201,15 +201,15 @@ THAT: dict[str, Words] = {
 # For reading alone, beyond the tables above.
 MORE_NOUNS: dict[str, Words] = {
     "cube": ("square piece", "little block"),
-    "cylinder": ("roller", "rod", "can", "post"),
-    "ball": ("round ball", "rubber ball", "sphere"),
-    "bowl": ("round dish", "tray", "plate", "cup"),
-    "zone": ("square on the table", "rectangle", "marked area"),
+    "cylinder": ("roller",),
+    "ball": (),
+    "bowl": (),
+    "zone": (),
 }
 MORE_RELATIONS: dict[str, Words] = {
-    "leftmost": ("most to the left", "left most", "at the left", "far left"),
-    "nearest": ("nearest to the arm", "closest to the arm", "nearest to the base", "closest to me"),
-    "farthest": ("most distant", "most remote", "far away"),
+    "leftmost": ("most to the left", "far left"),
+    "nearest": ("nearest to the arm", "closest to the arm", "closest to me"),
+    "farthest": ("most distant", "most remote"),
 }
 BETWEEN: dict[str, Words] = {"in front of": ("before",), "next to": ("by",)}  # where they are between things
 # What means a family without one of the verbs above.
