@@ -22,7 +22,10 @@ setup: ## make .venv: the takt command and everything the tests need
 	@tools/setup.sh .venv cpu,sim,data,jpeg,protocols,report,torch,dev
 	@tools/gl.sh
 
-test: setup ## run the tests, all or those of ARGS
+parity: ## make .venv-parity, with the LeRobot that tests/parity compares with
+	@tools/parity.sh
+
+test: setup parity ## run the tests, all or those of ARGS
 	@.venv/bin/python -m pytest $(ARGS)
 
 check: setup ## lint, check the format, check the types
@@ -34,7 +37,7 @@ bench: setup ## run benchmarks/, which write benchmarks/results/*.json
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
 clean: ## remove what the targets above have made
-	rm -rf .venv .venv-demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-demo .venv-parity build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo setup test check bench clean
+.PHONY: help demo setup parity test check bench clean

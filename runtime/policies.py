@@ -10,15 +10,17 @@ from runtime.engine import OnnxPolicy
 from vla.contract import Policy, TaktError
 
 GROUP = "takt.policies"
+CHECKPOINT = "checkpoint"  # the entry point that opens the folders people have
 
 
 def open_policy(place: str, threads: int = 1) -> Policy:
     """The policy at `place`.
 
     Args:
-        place: a folder with policy.json, or NAME or NAME:ARGUMENT, where NAME is an entry point of
-            `takt.policies`: a function that takes the argument, or nothing, and returns a policy.
-        threads: of the engine, for a bundle.
+        place: a folder with policy.json; a checkpoint's folder, with config.json; or NAME or NAME:ARGUMENT,
+            where NAME is an entry point of `takt.policies`: a function that takes the argument, or nothing,
+            and returns a policy.
+        threads: of the engine, for a bundle or a checkpoint.
 
     Raises:
         TaktError: there is no such thing, with the valid names; it does not take the argument; or it is no
@@ -27,15 +29,22 @@ def open_policy(place: str, threads: int = 1) -> Policy:
     if (Path(place) / "policy.json").is_file():
         return OnnxPolicy(bundle.load(Path(place)), threads)
     name, colon, argument = place.partition(":")
+    checkpoint = (Path(place) / "config.json").is_file()
+    if checkpoint:  # torch lives on the other side of that door
+        name, argument = CHECKPOINT, place
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         valid = ", ".join(sorted(found)) or "none is installed"
         raise TaktError(
-            f"{place} is not a bundle (a folder with policy.json), nor a policy's name; valid: {valid}"
+            f"{place} is neither a bundle (a folder with policy.json), nor a checkpoint (one with "
+            f"config.json), nor a policy's name; valid: {valid}"
         )
-    make = found[name].load()
     try:
-        policy = make(argument) if colon else make()
+        make = found[name].load()
+    except ImportError as error:
+        raise TaktError(f"policy {place!r} needs {error.name}: pip install 'takt-vla[torch]'") from None
+    try:
+        policy = make(argument, threads) if checkpoint else make(argument) if colon else make()
     except ValueError as error:  # most likely an argument that it does not take
         raise TaktError(f"policy {place!r}: {error}") from None
     if not isinstance(policy, Policy):

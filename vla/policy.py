@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -102,20 +102,9 @@ class TorchPolicy:
             weights[0] = flow.bound(prefix.weights, self.joining, self.spec.committed)
         x = torch.from_numpy(flow.noise((1, *shape), self._seed, self._calls, self._noise))
         self._calls += 1
-        seconds: list[float] = []
-
-        def step(memory: Any, x: Tensor, t: float, dt: float, kept: Any, weights: Any) -> Any:
-            begun = self._clock()
-            out = self._step(memory, x, torch.tensor([t]), torch.tensor([dt]), kept, weights)
-            seconds.append(self._clock() - begun)
-            return out
-
-        def pace() -> bool:
-            return due is None or self._clock() + 2 * max(seconds, default=0.0) <= due
-
-        held: Any = torch.from_numpy(kept)
-        bound: Any = torch.from_numpy(weights)
-        return flow.euler(step, memory, x, self._steps, held, bound, pace)[0].numpy(), seconds
+        rows = (torch.from_numpy(kept), torch.from_numpy(weights))
+        actions, seconds = sampled(self._step, memory, x, self._steps, rows, due, self._clock)
+        return actions[0].numpy(), seconds
 
     def _step(self, memory: Any, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, weights: Tensor) -> Any:
         cond, state = memory
@@ -124,6 +113,37 @@ class TorchPolicy:
         if self.joining == "jacobian":
             return step_jacobian(self._model, cond, state, x, t, dt, kept, weights, self._beta)
         return self._model.step(cond, state, x, t, dt, kept, weights)
+
+
+def sampled(
+    step: Callable[..., Any],
+    memory: Any,
+    x: Tensor,
+    steps: int,
+    rows: tuple[Tensor, Tensor],
+    due: float | None,
+    clock: Callable[[], float],
+) -> tuple[Tensor, list[float]]:
+    """Actions, shape (B, H, A), and the seconds of each step.
+
+    Near `due`, on the clock, a step is the last when twice the slowest so far does not fit.
+
+    Args:
+        step: of a model, with flow time and its step as tensors (1,). rows: kept and weights of `flow.euler`.
+    """
+    seconds: list[float] = []
+
+    def timed(memory: Any, x: Tensor, t: float, dt: float, kept: Any, weights: Any) -> Any:
+        begun = clock()
+        out = step(memory, x, torch.tensor([t]), torch.tensor([dt]), kept, weights)
+        seconds.append(clock() - begun)
+        return out
+
+    def pace() -> bool:
+        return due is None or clock() + 2 * max(seconds, default=0.0) <= due
+
+    kept, weights = cast(Any, rows)
+    return flow.euler(timed, memory, x, steps, kept, weights, pace), seconds
 
 
 def step_jacobian(

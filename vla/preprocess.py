@@ -16,8 +16,9 @@ from vla.contract import CameraSpec, Observation, PolicySpec, Prefix, TaktError
 class Words:
     """A tokenizer with a fixed length, so that graphs keep static shapes."""
 
-    def __init__(self, path: Path, length: int) -> None:
-        self.length = length
+    def __init__(self, path: Path, length: int, strip: bool = True) -> None:
+        """`strip`: leave out what is blank around a text."""
+        self.length, self._strip = length, strip
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
@@ -31,7 +32,7 @@ class Words:
         Raises:
             TaktError: the text has more tokens; what comes last would not be read.
         """
-        ids = self._tokenizer.encode(text.strip()).ids
+        ids = self._tokenizer.encode(text.strip() if self._strip else text).ids
         if len(ids) > self.length:
             raise TaktError(
                 f"the instruction has {len(ids)} tokens, the policy reads {self.length}: say it shorter"
@@ -51,18 +52,28 @@ def frame(observation: Observation, camera: CameraSpec) -> np.ndarray:
     Raises:
         TaktError: the camera is missing, or the frame is not uint8 RGB.
     """
-    image = observation.frames.get(camera.name)
-    if image is None:
-        raise TaktError(
-            f"camera {camera.name!r} is missing from the observation; it has {sorted(observation.frames)}"
-        )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise TaktError(
-            f"camera {camera.name!r} gave {image.dtype} {image.shape}; wanted uint8 (height, width, 3)"
-        )
+    image = picture(observation, camera.name)
     if image.shape[:2] != (camera.height, camera.width):
         image = resize(image, camera.height, camera.width)
     return np.ascontiguousarray(image)[None]
+
+
+def picture(observation: Observation, camera: str) -> np.ndarray:
+    """One camera's frame as it came, shape (h, w, 3), uint8.
+
+    Raises:
+        TaktError: the camera is missing, or the frame is not uint8 RGB.
+    """
+    image = observation.frames.get(camera)
+    if image is None:
+        raise TaktError(
+            f"camera {camera!r} is missing from the observation; it has {sorted(observation.frames)}"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise TaktError(
+            f"camera {camera!r} gave {image.dtype} {image.shape}; wanted uint8 (height, width, 3)"
+        )
+    return np.ascontiguousarray(image)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

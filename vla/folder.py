@@ -1,0 +1,302 @@
+"""A policy folder as LeRobot writes it, read and checked before anything is built.
+
+    config.json                                    what kind of policy, its sizes, features, normalisation
+    model.safetensors                              weights; in old folders the statistics as well
+    policy_preprocessor.json, policy_postprocessor.json, *_step_<i>_<name>.safetensors
+    tokenizer.json                                 not LeRobot's own: it names a hub's folder
+    takt.json                                      ours, optional: what the rest leaves out (checkpoint.py)
+
+Nothing is unpickled: weights are safetensors or they are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vla.contract import TaktError
+from vla.normalise import EPS, Normalise
+
+STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Prefixes of old folders, in which the statistics lie among the weights.
+OLD = ("normalize_inputs.buffer_", "normalize_targets.buffer_", "unnormalize_outputs.buffer_")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An input or output: "STATE", "VISUAL", "ACTION" or "ENV", and its shape as LeRobot has it."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Folder:
+    """
+    Attributes:
+        config: config.json. shapes: of the weights, by key.
+        inputs, outputs: features by name, in their order.
+        modes: normalisation by kind of feature. stats: by feature and statistic. eps: of the normalisation.
+        steps: the preprocessor's, by name; empty in old folders.
+        extra: takt.json, empty where there is none.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    inputs: dict[str, Feature]
+    outputs: dict[str, Feature]
+    modes: dict[str, str]
+    stats: dict[str, dict[str, Tensor]]
+    eps: float = EPS
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return str(self.config["type"])
+
+    @property
+    def cameras(self) -> list[str]:
+        """Names of the cameras, without what LeRobot puts before them."""
+        return [name.removeprefix(IMAGES) for name, f in self.inputs.items() if f.kind == "VISUAL"]
+
+    def width(self, name: str) -> int:
+        """Of a feature that is a vector.
+
+        Raises:
+            TaktError: the policy has no such feature.
+        """
+        feature = {**self.inputs, **self.outputs}.get(name)
+        if feature is None or len(feature.shape) != 1:
+            raise TaktError(f"{self.path}/config.json has no vector {name!r} among its features")
+        return feature.shape[0]
+
+    def number(self, name: str, default: int) -> int:
+        """A whole number of config.json.
+
+        Raises:
+            TaktError: it is not one.
+        """
+        value = self.config.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TaktError(f"{self.path}/config.json: {name} is {value!r}, not a whole number")
+        return value
+
+    def shape(self, key: str, axes: int) -> tuple[int, ...]:
+        """Of a weight.
+
+        Raises:
+            TaktError: there is no such weight, or it has another number of axes.
+        """
+        found = self.shapes.get(key)
+        if found is None:
+            raise TaktError(f"{self.weights} lacks {key}")
+        if len(found) != axes:
+            raise TaktError(f"{self.weights}: {key} has shape {list(found)}; {axes} axes are wanted")
+        return found
+
+    def count(self, prefix: str) -> int:
+        """How many layers there are under `prefix`, which ends before their numbers."""
+        numbers = {key[len(prefix) :].split(".")[0] for key in self.shapes if key.startswith(prefix)}
+        return len(numbers)
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    def normaliser(self, name: str) -> Normalise:
+        """Of a feature.
+
+        Raises:
+            TaktError: its statistics are missing or do not fit.
+        """
+        feature = {**self.inputs, **self.outputs}[name]
+        width = feature.shape[0]  # a vector's length, or a picture's channels
+        made = Normalise(width)
+        mode = self.modes.get(feature.kind, "IDENTITY")
+        # As LeRobot: a feature without statistics is left as it is.
+        if mode == "IDENTITY" or name in self.stats:
+            made.set(mode, self.stats.get(name, {}), self.eps, f"{self.path}: {name}")
+        elif feature.kind in ("STATE", "ACTION"):
+            raise TaktError(
+                f"{self.path} has no statistics of {name}, which its {mode} normalisation wants: take the "
+                "preprocessor's files along, or train with a data set"
+            )
+        return made
+
+
+def read(path: Path) -> Folder:
+    """
+    Raises:
+        TaktError: it is not such a folder, a file is malformed, or the weights are a pickle.
+    """
+    config = _json(path / "config.json", "it is no policy folder")
+    if not isinstance(config.get("type"), str):
+        raise TaktError(f"{path}/config.json names no type of policy")
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        pickles = sorted(f.name for f in path.iterdir() if f.suffix in PICKLES)
+        why = (
+            f"{pickles[0]} is a pickle, which is never loaded: convert it" if pickles else "it has no weights"
+        )
+        raise TaktError(f"{path}: {why}; model.safetensors is wanted")
+    shapes = _shapes(weights)
+    inputs, outputs = (_features(path, config, name) for name in ("input_features", "output_features"))
+    modes = config.get("normalization_mapping") or {}
+    folder = Folder(path, config, shapes, inputs, outputs, _modes(path, modes), {})
+    if (path / "takt.json").is_file():
+        folder.extra = _json(path / "takt.json", "")
+    folder.steps = _steps(path / "policy_preprocessor.json")
+    _read_stats(folder)
+    return folder
+
+
+def _json(file: Path, otherwise: str) -> dict[str, Any]:
+    if not file.is_file():
+        raise TaktError(f"{file.parent}: {otherwise}, {file.name} is missing")
+    try:
+        data = json.loads(file.read_text())
+    except (ValueError, OSError) as error:
+        raise TaktError(f"{file} is malformed: {error}") from None
+    if not isinstance(data, dict):
+        raise TaktError(f"{file} is malformed: an object is wanted")
+    return data
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(file, "pt") as f:
+            return {key: tuple(f.get_slice(key).get_shape()) for key in f.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise TaktError(f"{file} is no safetensors file: {_line(error)}") from None
+
+
+def _features(path: Path, config: Mapping[str, Any], name: str) -> dict[str, Feature]:
+    try:
+        return {
+            key: Feature(str(f["type"]), tuple(int(n) for n in f["shape"]))
+            for key, f in (config.get(name) or {}).items()
+        }
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise TaktError(
+            f"{path}/config.json: {name} is malformed; type and shape of each are wanted"
+        ) from None
+
+
+def _modes(path: Path, modes: Any) -> dict[str, str]:
+    if not isinstance(modes, dict):
+        raise TaktError(f"{path}/config.json: normalization_mapping is no object")
+    return {str(kind): str(mode) for kind, mode in modes.items()}
+
+
+def _steps(file: Path) -> dict[str, dict[str, Any]]:
+    """A processor's steps by name: each its config, with its file of tensors under "state_file"."""
+    if not file.is_file():
+        return {}
+    steps = _json(file, "").get("steps")
+    try:
+        return {
+            s["registry_name"]: {**s.get("config", {}), "state_file": s.get("state_file")}
+            for s in steps or []
+        }
+    except (TypeError, KeyError, AttributeError):
+        raise TaktError(f"{file} is malformed: each of its steps has a registry_name") from None
+
+
+def _read_stats(folder: Folder) -> None:
+    """Statistics and modes: of the processors where there are, else among the weights."""
+    forward = folder.steps.get("normalizer_processor")
+    back = _steps(folder.path / "policy_postprocessor.json").get("unnormalizer_processor")
+    for step in (forward, back):
+        if step is None:
+            continue
+        folder.modes |= _modes(folder.path, step.get("norm_map") or {})
+        folder.eps = float(step.get("eps", EPS))
+        if step["state_file"]:
+            for key, value in _tensors(folder.path / str(step["state_file"])).items():
+                name, _, statistic = key.rpartition(".")
+                folder.stats.setdefault(name, {})[statistic] = value
+    if folder.stats:
+        return
+    names = {name.replace(".", "_"): name for name in (*folder.inputs, *folder.outputs)}
+    old = [key for key in folder.shapes if key.startswith(OLD)]
+    tensors = _tensors(folder.weights, old) if old else {}
+    for key, value in tensors.items():
+        prefix = next(p for p in OLD if key.startswith(p))
+        feature, _, statistic = key[len(prefix) :].rpartition(".")
+        if feature in names:
+            folder.stats.setdefault(names[feature], {})[statistic] = value
+
+
+def _tensors(file: Path, keys: Iterable[str] | None = None) -> dict[str, Tensor]:
+    try:
+        if keys is None:
+            return load_file(file)
+        with safe_open(file, "pt") as f:
+            return {key: f.get_tensor(key) for key in keys}
+    except (SafetensorError, OSError) as error:
+        raise TaktError(f"{file} is no safetensors file: {_line(error)}") from None
+
+
+def fill(
+    model: nn.Module,
+    folder: Folder,
+    renames: Mapping[str, str],
+    unused: Iterable[str] = (),
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Give a model, built on the meta device, the folder's weights.
+
+    Args:
+        renames: a prefix of the folder's keys -> the model's; the longest that fits counts.
+        unused: prefixes of the folder's keys that the model has no use for.
+
+    Raises:
+        TaktError: a weight is missing, is too many, or has another shape; the line names it.
+    """
+    theirs = {}
+    ignored = (*unused, *OLD)
+    for key in folder.shapes:
+        if not key.startswith(ignored):
+            theirs[_renamed(key, renames)] = key
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    back = {ours: their for their, ours in sorted(renames.items(), key=lambda pair: len(pair[1]))}
+    for name, shape in wanted.items():
+        if name not in theirs:
+            raise TaktError(f"{folder.weights} lacks {_renamed(name, back)}, shape {list(shape)}")
+        found = folder.shapes[theirs[name]]
+        if found != shape:
+            raise TaktError(
+                f"{folder.weights}: {theirs[name]} has shape {list(found)}, {list(shape)} is wanted"
+            )
+    more = sorted(theirs[name] for name in theirs.keys() - wanted.keys())
+    if more:
+        raise TaktError(
+            f"{folder.weights} has {more[0]}, shape {list(folder.shapes[more[0]])}, which a {folder.kind} "
+            f"policy of these sizes has not ({len(more)} such)"
+        )
+    tensors = _tensors(folder.weights, [theirs[name] for name in wanted])
+    model.load_state_dict({name: tensors[theirs[name]].to(dtype) for name in wanted}, assign=True)
+    model.requires_grad_(False)
+
+
+def _renamed(key: str, renames: Mapping[str, str]) -> str:
+    fitting = [prefix for prefix in renames if key.startswith(prefix)]
+    if not fitting:
+        return key
+    longest = max(fitting, key=len)
+    return renames[longest] + key[len(longest) :]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,84 @@
+"""How a policy's numbers become physical ones: the forms in which LeRobot folders carry it.
+
+All of them are lines: normalised = (physical - shift) * gain, and back by a line of its own, because
+LeRobot's inverses are not exact ones (it divides by std + eps and multiplies by std).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vla.contract import TaktError
+
+EPS = 1e-8
+# The statistics that a mode takes: a line through two of them, or centre and width.
+MODES = {
+    "IDENTITY": (),
+    "MEAN_STD": ("mean", "std"),
+    "MIN_MAX": ("min", "max"),
+    "QUANTILES": ("q01", "q99"),
+    "QUANTILE10": ("q10", "q90"),
+}
+
+
+class Normalise(nn.Module):
+    """Along the last axis; what it starts with changes nothing."""
+
+    shift: Tensor
+    gain: Tensor
+    base: Tensor
+    span: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for name, value in (("shift", 0.0), ("gain", 1.0), ("base", 0.0), ("span", 1.0)):
+            self.register_buffer(name, torch.full((width,), value, device="cpu"), persistent=False)
+
+    def forward(self, physical: Tensor) -> Tensor:
+        return (physical - self.shift) * self.gain
+
+    def inverse(self, normalised: Tensor) -> Tensor:
+        return normalised * self.span + self.base
+
+    def set(self, mode: str, stats: Mapping[str, Tensor], eps: float = EPS, what: str = "a feature") -> None:
+        """Take a mode's line from statistics, each of the width given.
+
+        Args:
+            what: for messages, the feature's name.
+
+        Raises:
+            TaktError: the mode is unknown, a statistic is missing, of another width or not finite.
+        """
+        if mode not in MODES:
+            raise TaktError(f"{what}: no normalisation {mode!r}; known: {', '.join(MODES)}")
+        first, second = (
+            (self._read(stats, name, mode, what) for name in MODES[mode]) if MODES[mode] else (0, 0)
+        )
+        if mode == "IDENTITY":
+            return
+        assert isinstance(first, Tensor) and isinstance(second, Tensor)
+        if mode == "MEAN_STD":
+            self.shift, self.gain, self.base, self.span = first, 1 / (second + eps), first, second
+            return
+        # -1 .. 1 between the two; where they are the same, the first becomes -1.
+        width = torch.where(second == first, torch.full_like(first, eps), second - first)
+        self.shift, self.gain = first + width / 2, 2 / width
+        self.base, self.span = self.shift, width / 2
+
+    def rescale(self, scale: Tensor, shift: Tensor) -> None:
+        """From now on physical numbers are `scale` times what they were, plus `shift`; both of the width."""
+        self.shift, self.gain = self.shift * scale + shift, self.gain / scale
+        self.base, self.span = self.base * scale + shift, self.span * scale
+
+    def _read(self, stats: Mapping[str, Tensor], name: str, mode: str, what: str) -> Tensor:
+        if name not in stats:
+            raise TaktError(f"{what} is normalised by {mode} and has no statistic {name!r}")
+        value = stats[name].float().reshape(-1)
+        if value.shape != self.shift.shape:
+            raise TaktError(f"{what}.{name} has {len(value)} values, not {len(self.shift)}")
+        if not torch.isfinite(value).all():
+            raise TaktError(f"{what}.{name} holds a value that is not finite")
+        return value

@@ -1,0 +1,112 @@
+"""A pi0 or pi0.5 folder -> the model (pi0.py). Sizes are read off the weights."""
+
+from __future__ import annotations
+
+import torch
+
+from vla import pi0, siglip
+from vla.contract import TaktError
+from vla.folder import ACTION, STATE, Folder, fill
+
+WITH = "paligemma_with_expert."
+VISION, TEXT = "paligemma.model.vision_tower.vision_model.", "paligemma.model.language_model."
+EXPERT = "gemma_expert.model."
+HEADS = 8  # of queries, in Gemma 2B and 300M, which no weight shows
+VISION_HEADS = {1152: 16}  # by width
+VISION_HEAD = 16  # width of a head of other towers
+
+
+def made(folder: Folder, dtype: torch.dtype = torch.float32) -> pi0.Pi0:
+    """
+    Raises:
+        TaktError: the folder asks for what is not there, or its weights do not fit together.
+    """
+    config, root = sizes(folder), prefix(folder)
+    with torch.device("meta"):
+        model = pi0.Pi0(config)
+    renames = {
+        root: "",
+        f"{root}{WITH}{VISION}": "vision.",
+        f"{root}{WITH}paligemma.model.multi_modal_projector.linear.": "projector.",
+        f"{root}{WITH}{TEXT}embed_tokens.": "embed_tokens.",
+        f"{root}{WITH}{TEXT}layers.": "language.",
+        f"{root}{WITH}{EXPERT}layers.": "expert.",
+        f"{root}{WITH}{EXPERT}norm.": "expert_norm.",
+    }
+    if not any(key.startswith(f"{root}{WITH}{TEXT}embed_tokens.") for key in folder.shapes):
+        renames[f"{root}{WITH}paligemma.lm_head."] = "embed_tokens."  # the two are one weight, stored once
+    last = f"{root}{WITH}{TEXT}layers.{config.layers - 1}."
+    rest = ("self_attn.q_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp")
+    heads = tuple(
+        h for h in ("paligemma.lm_head.", "gemma_expert.lm_head.") if f"{root}{WITH}{h}" not in renames
+    )
+    unused = (
+        *(f"{root}{WITH}{h}" for h in heads),
+        f"{root}{WITH}{TEXT}norm.",
+        *(last + name for name in rest),
+    )
+    fill(model, folder, renames, unused, dtype)
+    model.of_state, model.of_actions = folder.normaliser(STATE), folder.normaliser(ACTION)
+    return model.eval()
+
+
+def prefix(folder: Folder) -> str:
+    """What stands before every key: LeRobot's "model.", or nothing as in openpi."""
+    return "model." if any(key.startswith("model." + WITH) for key in folder.shapes) else ""
+
+
+def sizes(folder: Folder) -> pi0.Config:
+    root = prefix(folder) + WITH
+    text, expert = root + TEXT + "layers.", root + EXPERT + "layers."
+    embed = root + TEXT + "embed_tokens.weight"
+    vocabulary, width = folder.shape(
+        embed if embed in folder.shapes else root + "paligemma.lm_head.weight", 2
+    )
+    vision = _vision(folder, root + VISION)
+    size = folder.config.get("image_resolution", [vision.pixels] * 2)
+    if list(size) != [vision.pixels, vision.pixels]:
+        raise TaktError(
+            f"{folder.path}/config.json: image_resolution is {size}, the weights are for pictures of "
+            f"{vision.pixels} pixels a side"
+        )
+    queries = folder.shape(text + "0.self_attn.q_proj.weight", 2)[0]
+    layers = folder.count(text)
+    if folder.count(expert) != layers:
+        raise TaktError(f"{folder.weights}: the expert has {folder.count(expert)} layers for {layers}")
+    adaptive = folder.kind == "pi05"
+    return pi0.Config(
+        adaptive=adaptive,
+        views=len(folder.cameras),
+        words=folder.number("tokenizer_max_length", 200 if adaptive else 48),
+        state=folder.width(STATE),
+        actions=folder.width(ACTION),
+        padded_state=folder.number("max_state_dim", 32),
+        padded_actions=folder.number("max_action_dim", 32),
+        rows=folder.number("chunk_size", 50),
+        vocabulary=vocabulary,
+        width=width,
+        hidden=folder.shape(text + "0.mlp.gate_proj.weight", 2)[0],
+        layers=layers,
+        heads=HEADS,
+        kv_heads=folder.shape(text + "0.self_attn.k_proj.weight", 2)[0] * HEADS // queries,
+        head=queries // HEADS,
+        expert_width=folder.shape(expert + "0.self_attn.q_proj.weight", 2)[1],
+        expert_hidden=folder.shape(expert + "0.mlp.gate_proj.weight", 2)[0],
+        shortest=float(folder.config.get("min_period", 4e-3)),
+        longest=float(folder.config.get("max_period", 4.0)),
+        bars=float(folder.extra.get("bars", -1.0)),
+        vision=vision,
+    )
+
+
+def _vision(folder: Folder, root: str) -> siglip.Config:
+    width, _, patch, _ = folder.shape(root + "embeddings.patch_embedding.weight", 4)
+    patches, _ = folder.shape(root + "embeddings.position_embedding.weight", 2)
+    return siglip.Config(
+        width=width,
+        hidden=folder.shape(root + "encoder.layers.0.mlp.fc1.weight", 2)[0],
+        layers=folder.count(root + "encoder.layers."),
+        heads=VISION_HEADS.get(width, width // VISION_HEAD),
+        patch=patch,
+        side=round(patches**0.5),
+    )

@@ -1,0 +1,131 @@
+"""A SmolVLA folder -> the model (smolvla.py). Sizes are read off the weights: config.json has few of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from vla import siglip, smolvla
+from vla.contract import TaktError
+from vla.folder import ACTION, STATE, Folder, fill
+
+VLM = "model.vlm_with_expert.vlm."
+TEXT = VLM + "model.text_model."
+EXPERT = "model.vlm_with_expert.lm_expert."
+RENAMES = {
+    "model.": "",
+    VLM + "model.vision_model.": "vision.",
+    VLM + "model.connector.modality_projection.": "connector.",
+    TEXT + "embed_tokens.": "embed_tokens.",
+    TEXT + "layers.": "language.",
+    EXPERT + "layers.": "expert.",
+    EXPERT + "norm.": "expert_norm.",
+}
+HEAD = 64  # width of a head, which no weight shows, in SmolVLM2 of every size
+
+
+def made(folder: Folder, dtype: torch.dtype = torch.float32) -> smolvla.SmolVLA:
+    """
+    Raises:
+        TaktError: the folder asks for what is not there, or its weights do not fit together.
+    """
+    config = sizes(folder)
+    with torch.device("meta"):
+        model = smolvla.SmolVLA(config)
+    last = f"{TEXT}layers.{config.layers - 1}."
+    rest = ("self_attn.q_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp")
+    unused = (VLM + "lm_head.", TEXT + "norm.", *(last + name for name in rest))
+    fill(model, folder, RENAMES, unused, dtype)
+    model.of_state, model.of_actions = folder.normaliser(STATE), folder.normaliser(ACTION)
+    return model.eval()
+
+
+def sizes(folder: Folder) -> smolvla.Config:
+    c, path = folder.config, folder.path
+    if c.get("adapt_to_pi_aloha"):
+        raise TaktError(f"{path} maps Aloha's joints (adapt_to_pi_aloha), which is not supported")
+    if c.get("add_image_special_tokens"):
+        raise TaktError(
+            f"{path} puts special tokens around pictures (add_image_special_tokens): not supported"
+        )
+    vlm = _vlm(folder)
+    vocabulary, width = folder.shape(TEXT + "embed_tokens.weight", 2)
+    layers = folder.count(TEXT + "layers.")
+    if folder.count(EXPERT + "layers.") != layers:
+        raise TaktError(
+            f"{folder.weights} has {folder.count(EXPERT + 'layers.')} layers of the expert for {layers} of "
+            "the language model; as many are wanted"
+        )
+    text = vlm.get("text_config", {})
+    head = int(text.get("head_dim") or HEAD)
+    vision = _vision(folder, vlm.get("vision_config", {}))
+    size = c.get("resize_imgs_with_padding")
+    if size is None or list(size) != [vision.pixels, vision.pixels]:
+        raise TaktError(
+            f"{path}/config.json: resize_imgs_with_padding is {size}, the weights are for pictures of "
+            f"{vision.pixels} pixels a side"
+        )
+    projected = folder.shape(VLM + "model.connector.modality_projection.proj.weight", 2)[1]
+    return smolvla.Config(
+        views=len(folder.cameras),
+        words=folder.number("tokenizer_max_length", 48),
+        state=folder.width(STATE),
+        actions=folder.width(ACTION),
+        padded_state=folder.number("max_state_dim", 32),
+        padded_actions=folder.number("max_action_dim", 32),
+        rows=folder.number("chunk_size", 50),
+        vocabulary=vocabulary,
+        width=width,
+        hidden=folder.shape(TEXT + "layers.0.mlp.gate_proj.weight", 2)[0],
+        layers=layers,
+        heads=folder.shape(TEXT + "layers.0.self_attn.q_proj.weight", 2)[0] // head,
+        kv_heads=folder.shape(TEXT + "layers.0.self_attn.k_proj.weight", 2)[0] // head,
+        head=head,
+        expert_width=folder.shape(EXPERT + "norm.weight", 1)[0],
+        expert_hidden=folder.shape(EXPERT + "layers.0.mlp.gate_proj.weight", 2)[0],
+        shuffle=round((projected / vision.width) ** 0.5),
+        every=_every(folder),
+        shortest=float(c.get("min_period", 4e-3)),
+        longest=float(c.get("max_period", 4.0)),
+        eps=float(text.get("rms_norm_eps", 1e-5)),
+        vision=vision,
+    )
+
+
+def _vision(folder: Folder, vlm: dict[str, Any]) -> siglip.Config:
+    prefix = VLM + "model.vision_model."
+    width, _, patch, _ = folder.shape(prefix + "embeddings.patch_embedding.weight", 4)
+    patches, _ = folder.shape(prefix + "embeddings.position_embedding.weight", 2)
+    return siglip.Config(
+        width=width,
+        hidden=folder.shape(prefix + "encoder.layers.0.mlp.fc1.weight", 2)[0],
+        layers=folder.count(prefix + "encoder.layers."),
+        heads=int(vlm.get("num_attention_heads") or width // HEAD),
+        patch=patch,
+        side=round(patches**0.5),
+        eps=float(vlm.get("layer_norm_eps", 1e-6)),
+        # LeRobot keeps the vision tower in bfloat16 where it took SmolVLM's own weights, and there the slip
+        # of float32 does not happen.
+        shifted=bool(folder.extra.get("shifted", not folder.config.get("load_vlm_weights", False))),
+    )
+
+
+def _every(folder: Folder) -> int:
+    if "cross" not in str(folder.config.get("attention_mode", "cross_attn")):
+        return 1
+    return max(0, folder.number("self_attn_every_n_layers", 2))
+
+
+def _vlm(folder: Folder) -> dict[str, Any]:
+    """The language model's own config.json, where `vlm_model_name` is a folder, from this one on or whole."""
+    name = folder.config.get("vlm_model_name")
+    file = folder.path / str(name) / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        data = json.loads(file.read_text())
+    except ValueError as error:
+        raise TaktError(f"{file} is malformed: {error}") from None
+    return data if isinstance(data, dict) else {}
