@@ -55,6 +55,7 @@ MODELS = {
     "act.py",
     "act_folder.py",
     "folder.py",
+    "fold.py",
     "minilm.py",
     "policy.py",
     "checkpoint.py",

@@ -151,6 +151,10 @@ class Layer(nn.Module):
         keys = rope(split(self.self_attn.k_proj(x), self.head), tables)
         return keys, split(self.self_attn.v_proj(x), self.head)
 
+    def project(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of normed states x."""
+        return self.queries(x, tables), *self.keys_values(x, tables)
+
     def reprojected(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The prefix's keys and values as this layer wants them: its projections read them as states."""
         projections = (self.self_attn.k_proj, self.self_attn.v_proj)
@@ -253,10 +257,12 @@ class SmolVLA(nn.Module):
         bias, kept = hide(sees)[:, None], []
         for i, (layer, expert) in enumerate(zip(*self.layers(), strict=True)):
             normed = layer.input_layernorm(x)
-            keys, values = layer.keys_values(normed, tables)
-            kept.append((keys, values) if self.itself(i) else expert.reprojected(keys, values))
             if i < len(self.language) - 1:
-                x = layer.close(x, attend(layer.queries(normed, tables), keys, values, bias))
+                queries, keys, values = layer.project(normed, tables)
+                x = layer.close(x, attend(queries, keys, values, bias))
+            else:
+                keys, values = layer.keys_values(normed, tables)
+            kept.append((keys, values) if self.itself(i) else expert.reprojected(keys, values))
         keys, values = (torch.stack(each, 1) for each in zip(*kept, strict=True))
         return Memory(keys, values, hide(there)[:, None, None], there.sum(1, keepdim=True), state)
 
@@ -289,9 +295,9 @@ class SmolVLA(nn.Module):
             normed = layer.input_layernorm(h)
             keys, values = memory.keys[:, i], memory.values[:, i]
             if self.itself(i):
-                more_keys, more_values = layer.keys_values(normed, after)
+                queries, more_keys, more_values = layer.project(normed, after)
                 keys, values = torch.cat([keys, more_keys], 2), torch.cat([values, more_values], 2)
-                attended = attend(layer.queries(normed, after), keys, values, whole)
+                attended = attend(queries, keys, values, whole)
             else:
                 attended = attend(layer.queries(normed, own), keys, values, memory.bias)
             h = layer.close(h, attended)
