@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 from vla.contract import TaktError
 
-VERSION = 3  # of the architecture; a checkpoint of another one has other weights
+VERSION = 4  # of the architecture; a checkpoint of another one has other weights
 ROLES = ("thing", "place", "landmark")  # what is looked for in the frames
 QUERIES = (*ROLES, "verb")
 VERB = QUERIES.index("verb")
 NEAR = 2  # tokens on each side that a token is bound with
+CELL = 4  # pixels a side of a cell of a map
 # Which rows of the meaning (`Config.classes`) each query has to tell, by their places in it.
 TELLS = {"thing": (1, 2), "place": (3, 4), "landmark": (6, 7, 8), "verb": (0, 5, 6)}
 
@@ -58,6 +59,8 @@ class Config:
     stem: int = 24
     channels: int = 48
     keypoints: int = 16
+    locate: int = 256
+    trunk: int = 512
     cond: int = 256
     hidden: int = 384
     blocks: int = 3
@@ -84,7 +87,7 @@ class Config:
 
 def tiny() -> Config:
     """For tests: the same shapes of everything that is exported, very thin inside."""
-    return Config(text=16, stem=4, channels=8, keypoints=4, cond=16, hidden=32, blocks=1)
+    return Config(text=16, stem=4, channels=8, keypoints=4, locate=16, trunk=32, cond=16, hidden=32, blocks=1)
 
 
 class Reader(nn.Module):
@@ -129,11 +132,13 @@ class Eye(nn.Module):
 
     def __init__(self, c: Config, pool: int) -> None:
         super().__init__()
-        self.pool, side, roles = pool, c.size // pool // 4, len(ROLES)
+        self.pool, side, roles = pool, c.size // CELL, len(ROLES)
         self.conv1 = nn.Conv2d(3, c.stem, 5, 2, 2)
-        self.conv2 = nn.Conv2d(c.stem, c.channels, 3, 2, 1)
-        self.conv3 = nn.Conv2d(c.channels, c.channels, 3, 1, 1)
-        self.conv4 = nn.Conv2d(c.channels, c.channels, 3, 1, 1)
+        # Cells are CELL pixels of the frame, shrunk or not: what shrinks takes from the strides, and the
+        # last layers look as far by dilation (Yu and Koltun 2016, arXiv 1511.07122).
+        self.conv2 = nn.Conv2d(c.stem, c.channels, 3, CELL // 2 // pool, 1)
+        self.conv3 = nn.Conv2d(c.channels, c.channels, 3, 1, pool, pool)
+        self.conv4 = nn.Conv2d(c.channels, c.channels, 3, 1, pool, pool)
         self.match = nn.ModuleList(nn.Linear(c.text, c.channels + 1) for _ in range(roles))
         self.film = nn.Linear(c.text, 2 * c.channels)
         self.points = nn.Conv1d(c.channels, c.keypoints, 1)
@@ -223,12 +228,18 @@ class Nano(nn.Module):
         self.reader = Reader(c)
         self.eyes = nn.ModuleList(Eye(c, pool) for pool in c.pools)
         seen = sum(eye.width for eye in self.each_eye())
-        self.locate = nn.Sequential(nn.Linear(seen + c.state, 128), nn.ReLU(), nn.Linear(128, 6))
+        # From pixels and joints to metres is geometry: the camera is on the wrist, and a wide single layer
+        # is off by 6 mm even where the true pixels are given, two residual ones by 2.
+        self.locate = nn.Sequential(
+            nn.Linear(seen + c.state, c.locate), nn.SiLU(), Layer(c.locate), Layer(c.locate),
+            nn.Linear(c.locate, 6),
+        )  # fmt: skip
         # Of the words the verb alone: which thing is meant must come by way of the eyes, so that nothing
         # can be learned of one combination of thing and place that does not hold for another.
         self.trunk = nn.Sequential(
-            nn.Linear(seen + c.state + 6 + c.text, 512), nn.ReLU(), nn.Linear(512, c.cond), nn.ReLU()
-        )
+            nn.Linear(seen + c.state + 6 + c.text, c.trunk), nn.ReLU(), Layer(c.trunk), Layer(c.trunk),
+            nn.Linear(c.trunk, c.cond), nn.ReLU(),
+        )  # fmt: skip
         # Only losses use them: what each query has to know of the sentence's meaning.
         self.tell = nn.ModuleDict(
             {query: nn.Linear(c.text, sum(c.classes[i] for i in rows)) for query, rows in TELLS.items()}
@@ -355,6 +366,17 @@ def pull(t: Tensor, dt: Tensor, beta: float) -> Tensor:
     """
     spread = (t * t + (1 - t) * (1 - t)) / (t * (1 - t)).clamp(min=1e-6)
     return (dt * spread.clamp(max=beta)).clamp(max=1.0)
+
+
+class Layer(nn.Module):
+    """x (B, width) and what a hidden layer adds to it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(F.silu(self.up(self.norm(x))))
 
 
 class Block(nn.Module):

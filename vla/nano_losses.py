@@ -112,7 +112,7 @@ def seen(model: nano.Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[s
         parts["where"].append(_mean(entropy, inside))
         parts["sure"].append(F.binary_cross_entropy_with_logits(saw["sure"], inside))
     truth = (batch["positions"] - model.position_mean) / model.position_std
-    error = F.smooth_l1_loss(out["positions"], truth, beta=0.1, reduction="none")
+    error = F.smooth_l1_loss(out["positions"], truth, beta=0.03, reduction="none")
     known = batch["present"][:, :2].repeat_interleave(3, 1)
     averaged = {name: torch.stack(values).mean() for name, values in parts.items()}
     return averaged | {"positions": _mean(error, known)}
