@@ -180,17 +180,18 @@ class ACT(nn.Module):
             present, ids, mask: not looked at; they are there for policies with words.
         """
         tokens, places = self.embed(frames, state)
-        return Memory(self.of_actions.inverse(self.decode(self.encoder(tokens, places), places)))
+        return Memory(self.of_actions.inverse(self.decode(self.encoder(tokens, places), places).float()))
 
     def embed(self, frames: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, L, width) and their places (1, L, width): latent, state, then cell by cell each view."""
-        latent = torch.zeros(len(state), self.config.latent, dtype=state.dtype, device=state.device)
+        dtype = self.action_head.weight.dtype
+        latent = torch.zeros(len(state), self.config.latent, dtype=dtype, device=state.device)
         tokens = [self.encoder_latent_input_proj(latent)[:, None]]
         places = [self.encoder_1d_feature_pos_embed.weight[None]]
         if self.config.state:
-            tokens.append(self.encoder_robot_state_input_proj(self.of_state(state))[:, None])
+            tokens.append(self.encoder_robot_state_input_proj(self.of_state(state).to(dtype))[:, None])
         for normal, view in zip(self.of_views, frames, strict=True):
-            seen = self.look(normal(view.float() / 255))
+            seen = self.look(normal(view.float() / 255).to(dtype))
             places.append(grid_places(seen.shape[2], seen.shape[3], self.config.width).to(seen))
             tokens.append(seen.flatten(2).transpose(1, 2))
         return torch.cat(tokens, 1), torch.cat(places, 1)

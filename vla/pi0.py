@@ -261,7 +261,8 @@ class Pi0(nn.Module):
         self, keys: Tensor, values: Tensor, there: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Keys and values with those of the state's token after them, which the expert makes."""
-        h = self.state_proj(F.pad(state, (0, self.config.padded_state - state.shape[1])))[:, None]
+        state = F.pad(state, (0, self.config.padded_state - state.shape[1]))
+        h = self.state_proj(state.to(self.state_proj.weight.dtype))[:, None]
         tables = rope_tables(there.sum(1, keepdim=True), self.config.head)
         bias = F.pad(hide(there)[:, None, None], (0, 1))
         all_keys, all_values = [], []

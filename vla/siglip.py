@@ -81,6 +81,7 @@ class Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(c.side**2, c.width)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(self.patch_embedding.weight.dtype)
         return self.patch_embedding(pixels).flatten(2).transpose(1, 2) + self.position_embedding(self.order)
 
 

@@ -238,13 +238,14 @@ class SmolVLA(nn.Module):
             there.append(present[:, i : i + 1].expand(-1, parts[-1].shape[1]))
         parts.append(self.embed_tokens(ids) * self.config.width**0.5)
         there.append(mask.bool())
-        parts.append(self.state_proj(padded(state, self.config.padded_state))[:, None])
+        known = padded(state, self.config.padded_state).to(self.state_proj.weight.dtype)
+        parts.append(self.state_proj(known)[:, None])
         there.append(torch.ones_like(present[:, :1]))
-        x, known = torch.cat(parts, 1), torch.cat(there, 1)
+        x, here = torch.cat(parts, 1), torch.cat(there, 1)
         # A token that is not there sees nothing that counts, and nothing sees it.
-        sees = known[:, None, :] & known[:, :, None]
+        sees = here[:, None, :] & here[:, :, None]
         sees[:, :-1, -1] = False
-        return x, known, sees
+        return x, here, sees
 
     def look(self, frames: Tensor) -> Tensor:
         """One view (B, h, w, 3), uint8 -> its tokens (B, view_tokens, width)."""

@@ -136,6 +136,16 @@ def test_takt_json_names_and_scales(kind: str, tmp_path: Path) -> None:
     assert open_policy(str(path)).spec.actions.dimensions[0].unit == "1"  # beyond a turn: no angle in rad
 
 
+@KINDS
+def test_in_bfloat16_it_answers_nearly_the_same(kind: str, tmp_path: Path) -> None:
+    folders.write(tmp_path / "p", kind)
+    exact = open_policy(str(tmp_path / "p")).infer(seen()).actions
+    tell(tmp_path / "p", dtype="bfloat16")
+    rough = open_policy(str(tmp_path / "p")).infer(seen()).actions
+    assert not np.array_equal(rough, exact)
+    assert np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("kind", [kind for kind in folders.KINDS if kind != "act"])
 def test_the_rows_of_a_running_plan_pull(kind: str, tmp_path: Path) -> None:
     """Real-time chunking: rows of weight 1 end near what was kept, and none where nothing weighs."""
