@@ -21,7 +21,8 @@ FLOW = [name for name in NAMES if not name.startswith("act")]
 SMOL = [name for name in NAMES if name.startswith("smolvla")]
 PI = [name for name in NAMES if name.startswith("pi")]
 ACT = [name for name in NAMES if name.startswith("act")]
-CLOSE = 1e-5  # of the largest number; 1e-4 is what is promised
+CLOSE = 1e-5  # of the largest number, in actions; 1e-4 is what is promised
+PART = 1e-4  # in the parts: rounding of a sharp attention is larger than what is left of it at the end
 
 pytestmark = pytest.mark.slow
 
@@ -70,14 +71,14 @@ def test_parts_of_smolvla(answers: Open, name: str) -> None:
     for case in asked:
         frames = case[f"camera{case.cameras[0]}"][None]
         seen = model.vision(smolvla.pictures(frames, model.config.vision.pixels))
-        assert relative(seen, case["part.vision"]) < CLOSE
-        assert relative(model.connector(seen), case["part.connector"]) < CLOSE
+        assert relative(seen, case["part.vision"]) < PART
+        assert relative(model.connector(seen), case["part.connector"]) < PART
         state = smolvla.padded(model.of_state(case["state"][None]), model.config.padded_state)
-        assert relative(model.state_proj(state), case["part.state"]) < CLOSE
+        assert relative(model.state_proj(state), case["part.state"]) < PART
         start = torch.tensor([0.0])
-        assert relative(model.suffix(case["noise"], start), case["part.suffix"]) < CLOSE
+        assert relative(model.suffix(case["noise"], start), case["part.suffix"]) < PART
         memory = model.prefix(*case.inputs(model.config.views, model.config.words))
-        assert relative(-model.velocity(memory, case["noise"], start), case["part.velocity"]) < CLOSE
+        assert relative(-model.velocity(memory, case["noise"], start), case["part.velocity"]) < PART
 
 
 @pytest.mark.parametrize("name", PI)
@@ -88,12 +89,12 @@ def test_parts_of_pi(answers: Open, name: str) -> None:
     for case in asked:
         frames = case[f"camera{case.cameras[0]}"][None]
         seen = model.vision(pi0.pictures(frames, model.config.vision.pixels, model.config.bars))
-        assert relative(seen, case["part.vision"]) < CLOSE
-        assert relative(model.projector(seen), case["part.projector"]) < CLOSE
+        assert relative(seen, case["part.vision"]) < PART
+        assert relative(model.projector(seen), case["part.projector"]) < PART
         start = torch.tensor([0.0])
-        assert relative(model.suffix(case["noise"], start)[0], case["part.suffix"]) < CLOSE
+        assert relative(model.suffix(case["noise"], start)[0], case["part.suffix"]) < PART
         memory = model.prefix(*case.inputs(model.config.views, model.config.words))
-        assert relative(-model.velocity(memory, case["noise"], start), case["part.velocity"]) < CLOSE
+        assert relative(-model.velocity(memory, case["noise"], start), case["part.velocity"]) < PART
 
 
 @pytest.mark.parametrize("name", ACT)
@@ -104,14 +105,14 @@ def test_parts_of_act(answers: Open, name: str) -> None:
     for case in asked:
         frames = case.frames(len(model.config.views))
         first = model.of_views[0](frames[0].float() / 255)
-        assert relative(model.backbone(first.permute(0, 3, 1, 2)), case["part.backbone"]) < CLOSE
-        assert relative(model.look(first), case["part.image"]) < CLOSE
+        assert relative(model.backbone(first.permute(0, 3, 1, 2)), case["part.backbone"]) < PART
+        assert relative(model.look(first), case["part.image"]) < PART
         tokens, places = model.embed(frames, case["state"][None])
         seen = model.encoder(tokens, places)
-        assert relative(seen.transpose(0, 1), case["part.encoder"]) < CLOSE
+        assert relative(seen.transpose(0, 1), case["part.encoder"]) < PART
         queries = model.decoder_pos_embed.weight[None]
         rows = model.decoder(torch.zeros_like(queries), seen, queries, places)
-        assert relative(rows.transpose(0, 1), case["part.decoder"]) < CLOSE
+        assert relative(rows.transpose(0, 1), case["part.decoder"]) < PART
 
 
 # -- as a user has it: a folder, frames, words
