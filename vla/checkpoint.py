@@ -170,6 +170,11 @@ class CheckpointPolicy:
         elif not text.endswith("\n"):
             text += "\n"
         ids, mask = self._words(text)
+        if ids.max() >= self._model.config.vocabulary:
+            raise TaktError(
+                f"the tokenizer gave token {ids.max()}, policy {self.spec.name!r} knows "
+                f"{self._model.config.vocabulary}: it is another model's tokenizer.json"
+            )
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _rows(self, prefix: Prefix | None) -> tuple[Tensor, Tensor]:
@@ -181,6 +186,12 @@ class CheckpointPolicy:
         return torch.from_numpy(prefix.actions.astype(np.float32))[None], torch.from_numpy(weights)[None]
 
 
+EXTRA = (
+    "fps", "state", "actions", "scale", "shift", "unit", "cameras", "tokenizer", "steps", "dtype", "bars",
+    "shifted",
+)  # fmt: skip
+
+
 def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
     """The policy of a folder.
 
@@ -190,8 +201,28 @@ def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
     Raises:
         TaktError: it is none that is known, or something in it is wrong; one line that names it.
     """
+    try:
+        return _open(place, threads)
+    except (
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        MemoryError,
+    ) as e:
+        # A number in the folder that no check above has foreseen.
+        what = " ".join(f"{type(e).__name__}: {e}".split())[:200]
+        raise TaktError(f"{place}: its files do not fit together ({what})") from None
+
+
+def _open(place: str, threads: int) -> CheckpointPolicy:
     read = folder.read(Path(place))
     torch.set_num_threads(threads)
+    strange = sorted(set(read.extra) - set(EXTRA))
+    if strange:
+        raise TaktError(f"{place}/takt.json: no key {strange[0]!r}; known: {', '.join(EXTRA)}")
     if read.kind == "nano":
         raise TaktError(f"{place} is a nano checkpoint: make a bundle of it first, takt export {place} OUT")
     if read.kind not in MAKERS:
@@ -241,7 +272,7 @@ def tokenizer(read: Folder) -> Path:
 
 
 def _cameras(read: Folder) -> list[Camera]:
-    names = _object(read, "cameras")
+    names = _renamed(read) | _object(read, "cameras")
     unknown = sorted(set(names) - set(read.cameras))
     if unknown:
         raise TaktError(
@@ -259,6 +290,18 @@ def _cameras(read: Folder) -> list[Camera]:
     if read.kind == "act" and not all(c.robot for c in found):
         raise TaktError(f"{read.path}: an ACT policy cannot do without one of its cameras")
     return found
+
+
+def _renamed(read: Folder) -> dict[str, Any]:
+    """Cameras that the preprocessor renames: the policy's name -> the robot's."""
+    table = read.steps.get("rename_observations_processor", {}).get("rename_map") or {}
+    if not isinstance(table, dict) or not all(
+        isinstance(name, str) and name.startswith(IMAGES) for pair in table.items() for name in pair
+    ):
+        raise TaktError(
+            f"{read.path}/policy_preprocessor.json: rename_map may rename cameras alone, not {table}"
+        )
+    return {ours.removeprefix(IMAGES): robots.removeprefix(IMAGES) for robots, ours in table.items()}
 
 
 def _object(read: Folder, name: str) -> dict[str, Any]:
@@ -298,7 +341,9 @@ def _spec(read: Folder, cameras: Sequence[Camera], rows: int) -> PolicySpec:
         raise TaktError(f"{read.path}/takt.json: fps is {fps!r}")
     lower, upper, units = _range(read, width)
     dimensions = [Dimension(*each) for each in zip(names, units, lower, upper, strict=True)]
-    taken = min(read.number("n_action_steps", rows), rows)
+    taken = read.number("n_action_steps", rows)
+    if not 1 <= taken <= rows:
+        raise TaktError(f"{read.path}/config.json: n_action_steps is {taken}, of {rows} rows")
     return PolicySpec(
         name=f"{read.kind} {read.path.resolve().name}",
         state=tuple(_list(read, "state", states, _names(states), str)),
@@ -317,13 +362,28 @@ def _names(width: int) -> tuple[str, ...]:
 
 def _range(read: Folder, width: int) -> tuple[list[float], list[float], list[str]]:
     """Limits and units of the actions: what they were in training; rad where that is within a turn."""
-    stats, scale = read.stats.get(ACTION, {}), torch.tensor(read.extra.get("scale", [1.0] * width))
-    shift = torch.tensor(read.extra.get("shift", [0.0] * width))
-    turn = torch.full((width,), 2 * math.pi)
-    low, high = (
-        (stats.get(name, turn * sign).reshape(-1) * scale + shift) for name, sign in (("min", -1), ("max", 1))
+    scale, shift = (
+        torch.tensor(read.extra.get(name, [value] * width))
+        for name, value in (("scale", 1.0), ("shift", 0.0))
     )
-    low, high = torch.minimum(low, high), torch.maximum(low, high)
-    rad = bool((low >= -turn).all() and (high <= turn).all())
+    turn = torch.full((width,), 2 * math.pi)
+    known = _reach(read, width)
+    one, two = ((each * scale + shift) for each in (known or (-turn, turn)))
+    low, high = torch.minimum(one, two), torch.maximum(one, two)
+    rad = known is not None and bool((low >= -turn).all() and (high <= turn).all())
     units = _list(read, "unit", width, ["rad" if rad else "1"] * width, str)
     return low.tolist(), high.tolist(), units
+
+
+def _reach(read: Folder, width: int) -> tuple[Tensor, Tensor] | None:
+    """From where to where the actions went in training, by the statistics that are there."""
+    stats = {name: value.float().reshape(-1) for name, value in read.stats.get(ACTION, {}).items()}
+    stats = {
+        name: value for name, value in stats.items() if value.shape == (width,) and value.isfinite().all()
+    }
+    for low, high in (("min", "max"), ("q01", "q99"), ("q10", "q90")):
+        if low in stats and high in stats:
+            return stats[low], stats[high]
+    if "mean" in stats and "std" in stats:
+        return stats["mean"] - 3 * stats["std"], stats["mean"] + 3 * stats["std"]
+    return None

@@ -23,10 +23,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vla.contract import TaktError
-from vla.normalise import EPS, Normalise
+from vla.normalise import EPS, MODES, Normalise
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# What the steps of a preprocessor may be: what each does is done by the model, its words or its cameras.
+STEPS = (
+    "rename_observations_processor", "to_batch_processor", "device_processor", "tokenizer_processor",
+    "normalizer_processor", "unnormalizer_processor", "smolvla_new_line_processor", "pi0_new_line_processor",
+    "pi05_prepare_state_tokenizer_processor_step",
+)  # fmt: skip
+# What changes the meaning of actions or inputs, and is not done here, by its value where it is not.
+SWITCHES = {"use_relative_actions": False, "use_delta_joint_actions_aloha": False, "n_obs_steps": 1}
+KINDS = {"STATE", "VISUAL", "ACTION", "ENV", "REWARD", "LANGUAGE"}
 # Prefixes of old folders, in which the statistics lie among the weights.
 OLD = ("normalize_inputs.buffer_", "normalize_targets.buffer_", "unnormalize_outputs.buffer_")
 
@@ -152,7 +161,14 @@ def read(path: Path) -> Folder:
         raise TaktError(f"{path}: {why}; model.safetensors is wanted")
     shapes = _shapes(weights)
     inputs, outputs = (_features(path, config, name) for name in ("input_features", "output_features"))
-    modes = config.get("normalization_mapping") or {}
+    for name, kind, features in ((STATE, "STATE", inputs), (ACTION, "ACTION", outputs)):
+        if name in features and features[name].kind != kind:
+            raise TaktError(f"{path}/config.json: {name} is of type {features[name].kind!r}, not {kind}")
+    for name, value in SWITCHES.items():
+        if config.get(name, value) not in (value, None):
+            raise TaktError(f"{path}/config.json: {name} is {config[name]!r}, which is not supported")
+    usual = "QUANTILES" if config["type"] == "pi05" else "MEAN_STD"  # LeRobot's defaults
+    modes = config.get("normalization_mapping", {"STATE": usual, "ACTION": usual})
     folder = Folder(path, config, shapes, inputs, outputs, _modes(path, modes), {})
     if (path / "takt.json").is_file():
         folder.extra = _json(path / "takt.json", "")
@@ -196,7 +212,13 @@ def _features(path: Path, config: Mapping[str, Any], name: str) -> dict[str, Fea
 def _modes(path: Path, modes: Any) -> dict[str, str]:
     if not isinstance(modes, dict):
         raise TaktError(f"{path}/config.json: normalization_mapping is no object")
-    return {str(kind): str(mode) for kind, mode in modes.items()}
+    for kind, mode in modes.items():
+        if kind not in KINDS or not isinstance(mode, str) or mode not in MODES:
+            raise TaktError(
+                f"{path}: no normalisation {mode!r} of {kind!r}; there are {', '.join(MODES)} of "
+                f"{', '.join(sorted(KINDS))}"
+            )
+    return dict(modes)
 
 
 def _steps(file: Path) -> dict[str, dict[str, Any]]:
@@ -205,12 +227,19 @@ def _steps(file: Path) -> dict[str, dict[str, Any]]:
         return {}
     steps = _json(file, "").get("steps")
     try:
-        return {
+        found = {
             s["registry_name"]: {**s.get("config", {}), "state_file": s.get("state_file")}
             for s in steps or []
         }
     except (TypeError, KeyError, AttributeError):
         raise TaktError(f"{file} is malformed: each of its steps has a registry_name") from None
+    for name, step in found.items():
+        if name not in STEPS:
+            raise TaktError(f"{file} has a step {name!r}, which is not supported; known: {', '.join(STEPS)}")
+        state = step["state_file"]
+        if state is not None and (not isinstance(state, str) or Path(state).name != state):
+            raise TaktError(f"{file}: {state!r} is no name of a file beside it")
+    return found
 
 
 def _read_stats(folder: Folder) -> None:
@@ -221,7 +250,10 @@ def _read_stats(folder: Folder) -> None:
         if step is None:
             continue
         folder.modes |= _modes(folder.path, step.get("norm_map") or {})
-        folder.eps = float(step.get("eps", EPS))
+        eps = step.get("eps", EPS)
+        if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 < eps < 1:
+            raise TaktError(f"{folder.path}: eps of the normalisation is {eps!r}")
+        folder.eps = float(eps)
         if step["state_file"]:
             for key, value in _tensors(folder.path / str(step["state_file"])).items():
                 name, _, statistic = key.rpartition(".")

@@ -1,6 +1,6 @@
 """How a policy's numbers become physical ones: the forms in which LeRobot folders carry it.
 
-All of them are lines: normalised = (physical - shift) * gain, and back by a line of its own, because
+All of them are lines: normalised = (physical - shift) * gain + offset, and back by a line of its own, because
 LeRobot's inverses are not exact ones (it divides by std + eps and multiplies by std).
 """
 
@@ -29,16 +29,18 @@ class Normalise(nn.Module):
 
     shift: Tensor
     gain: Tensor
+    offset: Tensor
     base: Tensor
     span: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        for name, value in (("shift", 0.0), ("gain", 1.0), ("base", 0.0), ("span", 1.0)):
+        start = {"shift": 0.0, "gain": 1.0, "offset": 0.0, "base": 0.0, "span": 1.0}
+        for name, value in start.items():
             self.register_buffer(name, torch.full((width,), value, device="cpu"), persistent=False)
 
     def forward(self, physical: Tensor) -> Tensor:
-        return (physical - self.shift) * self.gain
+        return (physical - self.shift) * self.gain + self.offset
 
     def inverse(self, normalised: Tensor) -> Tensor:
         return normalised * self.span + self.base
@@ -65,8 +67,8 @@ class Normalise(nn.Module):
             return
         # -1 .. 1 between the two; where they are the same, the first becomes -1.
         width = torch.where(second == first, torch.full_like(first, eps), second - first)
-        self.shift, self.gain = first + width / 2, 2 / width
-        self.base, self.span = self.shift, width / 2
+        self.shift, self.gain, self.offset = first, 2 / width, torch.full_like(first, -1.0)
+        self.base, self.span = first + width / 2, width / 2
 
     def rescale(self, scale: Tensor, shift: Tensor) -> None:
         """From now on physical numbers are `scale` times what they were, plus `shift`; both of the width."""

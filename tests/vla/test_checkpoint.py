@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from runtime.policies import open_policy
 from tests.vla import folders
-from vla import checkpoint, flow, folder
+from vla import checkpoint, flow, folder, normalise
 from vla.contract import Observation, Policy, Prefix, TaktError
 
 KINDS = pytest.mark.parametrize("kind", folders.KINDS)
@@ -271,6 +271,78 @@ def test_other_lies(tmp_path: Path) -> None:
     path = fresh("act")
     edit(path, vision_backbone="vit")
     assert "'vit'" in refused(path) and "resnet18" in refused(path)
+
+
+def test_what_would_change_the_meaning_is_not_passed_over(tmp_path: Path) -> None:
+    def fresh() -> Path:
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        folders.write(path, "smolvla")
+        return path
+
+    def steps(path: Path, *more: dict[str, Any], **changes: Any) -> None:
+        file = path / "policy_preprocessor.json"
+        data = json.loads(file.read_text())
+        data["steps"][0] |= changes
+        data["steps"] += more
+        file.write_text(json.dumps(data))
+
+    path = fresh()
+    steps(path, {"registry_name": "delta_actions_processor"})
+    assert "delta_actions_processor" in refused(path)
+    path = fresh()
+    edit(path, use_relative_actions=True)
+    assert "use_relative_actions" in refused(path)
+    path = fresh()
+    steps(path, state_file="../stats.safetensors")
+    assert "no name of a file beside it" in refused(path)
+    path = fresh()
+    edit(path, normalization_mapping={"action": "MEAN_STD"})
+    assert "'action'" in refused(path)
+    path = fresh()
+    tell(path, scael=[1.0] * 6)
+    assert "'scael'" in refused(path)
+    path = fresh()
+    edit(path, chunk_size=-1)
+    refused(path)
+    # Renamed cameras are asked for by the robot's names.
+    path = fresh()
+    renames = {"observation.images.top": "observation.images.camera0"}
+    step = {"registry_name": "rename_observations_processor", "config": {"rename_map": renames}}
+    steps(path, step)
+    assert [c.name for c in open_policy(str(path)).spec.cameras] == ["top", "camera1"]
+
+
+def test_another_models_tokenizer_is_told_from_the_right_one(tmp_path: Path) -> None:
+    folders.write(tmp_path / "p", "smolvla")
+    file = tmp_path / "p" / "tokenizer.json"
+    data = json.loads(file.read_text())
+    data["model"]["vocab"] = {token: number + 100 for token, number in data["model"]["vocab"].items()}
+    file.write_text(json.dumps(data))
+    with pytest.raises(TaktError, match="another model's tokenizer"):
+        open_policy(str(tmp_path / "p")).infer(seen(words="~~~"))
+
+
+def test_degrees_are_not_taken_for_rad_where_only_mean_and_std_are_known(tmp_path: Path) -> None:
+    folders.write(tmp_path / "p", "smolvla")
+    stats = load_file(tmp_path / "p" / "stats.safetensors")
+    for name in ("min", "max"):
+        del stats[f"action.{name}"]
+    save_file(stats, tmp_path / "p" / "stats.safetensors")
+    assert open_policy(str(tmp_path / "p")).spec.actions.dimensions[0].unit == "rad"
+    stats["action.mean"] += 90
+    save_file(stats, tmp_path / "p" / "stats.safetensors")
+    assert open_policy(str(tmp_path / "p")).spec.actions.dimensions[0].unit == "1"
+
+
+@pytest.mark.parametrize("mode", ["MIN_MAX", "QUANTILES", "QUANTILE10"])
+def test_a_dimension_that_never_changed_becomes_minus_one(mode: str) -> None:
+    """As LeRobot has it, also where float32 cannot tell the number from itself and a little."""
+    normal = normalise.Normalise(3)
+    low, high = normalise.MODES[mode]
+    same = torch.tensor([0.0, 1.0, -90.0])
+    normal.set(mode, {low: same, high: same})
+    assert normal(same).tolist() == [-1.0, -1.0, -1.0]
+    torch.testing.assert_close(normal.inverse(torch.full((3,), -1.0)), same)
 
 
 @pytest.mark.parametrize(
