@@ -45,6 +45,8 @@ MODELS = {
     "nano_losses.py",
     "train_data.py",
     "layers.py",
+    "expert.py",
+    "siglip_folder.py",
     "normalise.py",
     "siglip.py",
     "resnet.py",

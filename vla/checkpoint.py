@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vla import act_folder, flow, folder, pi0, pi0_folder, preprocess, smolvla_folder
+from vla import act_folder, folder, pi0, pi0_folder, preprocess, smolvla_folder
 from vla.contract import (
     ActionChunk,
     ActionSpace,
@@ -40,7 +40,7 @@ from vla.contract import (
     TaktError,
 )
 from vla.folder import ACTION, IMAGES, STATE, Folder
-from vla.policy import sampled
+from vla.policy import TorchSampler, sampled
 from vla.preprocess import Words
 
 SO101 = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -53,6 +53,15 @@ MAKERS: dict[str, Callable[[Folder, torch.dtype], Any]] = {
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EMPTY = "empty_camera_"  # what LeRobot calls the cameras it trains without pictures
 FPS = 30.0
+# What torch and arithmetic raise where numbers of a folder do not fit together.
+MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
+
+
+# The keys of takt.json.
+EXTRA = (
+    "fps", "state", "actions", "scale", "shift", "unit", "cameras", "tokenizer", "steps", "dtype", "bars",
+    "shifted",
+)  # fmt: skip
 
 
 class Model(Protocol):
@@ -80,7 +89,7 @@ class Camera:
     width: int
 
 
-class CheckpointPolicy:
+class CheckpointPolicy(TorchSampler):
     """A model of a folder, with its words and its sampler, as a `Policy`; run by torch."""
 
     def __init__(
@@ -98,17 +107,9 @@ class CheckpointPolicy:
             cameras: in the model's order. kind: of MAKERS. words: None for a policy without. steps: of the
                 sampler.
         """
-        self._model, self._spec, self._cameras, self._kind = model, spec, cameras, kind
-        self._words, self._steps, self._clock = words, steps, clock
-        self._seed = self._calls = 0
-
-    @property
-    def spec(self) -> PolicySpec:
-        return self._spec
-
-    def reset(self, seed: int, calls: int = 0) -> None:
-        """Sampling goes on as after `calls` inferences since a reset with `seed`."""
-        self._seed, self._calls = seed, calls
+        super().__init__(spec, spec.joining, clock)
+        self._model, self._cameras, self._kind = model, cameras, kind
+        self._words, self._steps = words, steps
 
     @torch.inference_mode()
     def infer(
@@ -129,10 +130,8 @@ class CheckpointPolicy:
         marks.append(self._clock())
         memory = self._model.prefix(frames, present, state, ids, mask)
         marks.append(self._clock())
-        x = torch.from_numpy(flow.noise((1, *self._model.noise_shape), self._seed, self._calls))
-        self._calls += 1
         due = None if deadline is None else marks[0] + deadline
-        rows = self._rows(prefix)
+        rows, x = self._rows(prefix), self._noise(self._model.noise_shape)
         actions, seconds = sampled(self._model.step, memory, x, self._steps, rows, due, self._clock)
         marks.append(self._clock())
         answer = actions[0].float().numpy()
@@ -177,20 +176,6 @@ class CheckpointPolicy:
             )
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
-    def _rows(self, prefix: Prefix | None) -> tuple[Tensor, Tensor]:
-        shape = (self.spec.chunk_length, self.spec.actions.size)
-        if prefix is None:
-            return torch.zeros(1, *shape), torch.zeros(1, shape[0])
-        preprocess.check_prefix(prefix, self.spec)
-        weights = flow.bound(prefix.weights, self.spec.joining, self.spec.committed)
-        return torch.from_numpy(prefix.actions.astype(np.float32))[None], torch.from_numpy(weights)[None]
-
-
-EXTRA = (
-    "fps", "state", "actions", "scale", "shift", "unit", "cameras", "tokenizer", "steps", "dtype", "bars",
-    "shifted",
-)  # fmt: skip
-
 
 def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
     """The policy of a folder.
@@ -203,15 +188,7 @@ def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
     """
     try:
         return _open(place, threads)
-    except (
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-        MemoryError,
-    ) as e:
+    except MISFITS as e:
         # A number in the folder that no check above has foreseen.
         what = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise TaktError(f"{place}: its files do not fit together ({what})") from None
@@ -233,12 +210,10 @@ def _open(place: str, threads: int) -> CheckpointPolicy:
     model = MAKERS[read.kind](read, DTYPES[dtype])
     _rescale(read, model)
     cameras = _cameras(read)
-    steps = (
-        1
-        if read.kind == "act"
-        else _count(read, "num_steps" if read.kind == "smolvla" else "num_inference_steps")
-    )
-    words = None if read.kind == "act" else Words(tokenizer(read), model.config.words, strip=False)
+    steps, words = 1, None  # ACT has neither noise nor words
+    if read.kind != "act":
+        steps = _count(read, "num_steps" if read.kind == "smolvla" else "num_inference_steps")
+        words = Words(tokenizer(read), model.config.words, strip=False)
     return CheckpointPolicy(model, _spec(read, cameras, model.config.rows), cameras, read.kind, words, steps)
 
 
@@ -319,17 +294,19 @@ def _list(read: Folder, name: str, width: int, default: Sequence[Any], kind: typ
     return value
 
 
+def _units(read: Folder, width: int) -> tuple[Tensor, Tensor]:
+    """Of the policy's numbers into SI units: what each is multiplied by, what is then added; (width,)."""
+    scale = _list(read, "scale", width, [1.0] * width, float)
+    if not all(math.isfinite(v) and v for v in scale):
+        raise TaktError(f"{read.path}/takt.json: scale has a 0 or what is not finite")
+    return torch.tensor(scale), torch.tensor(_list(read, "shift", width, [0.0] * width, float))
+
+
 def _rescale(read: Folder, model: Any) -> None:
     """Let the model's numbers be SI units."""
     for name, normal in ((STATE, model.of_state), (ACTION, model.of_actions)):
         if name in read.inputs or name in read.outputs:
-            width = read.width(name)
-            scale = _list(read, "scale", width, [1.0] * width, float)
-            if not all(math.isfinite(v) and v for v in scale):
-                raise TaktError(f"{read.path}/takt.json: scale has a 0 or what is not finite")
-            normal.rescale(
-                torch.tensor(scale), torch.tensor(_list(read, "shift", width, [0.0] * width, float))
-            )
+            normal.rescale(*_units(read, read.width(name)))
 
 
 def _spec(read: Folder, cameras: Sequence[Camera], rows: int) -> PolicySpec:
@@ -362,10 +339,7 @@ def _names(width: int) -> tuple[str, ...]:
 
 def _range(read: Folder, width: int) -> tuple[list[float], list[float], list[str]]:
     """Limits and units of the actions: what they were in training; rad where that is within a turn."""
-    scale, shift = (
-        torch.tensor(read.extra.get(name, [value] * width))
-        for name, value in (("scale", 1.0), ("shift", 0.0))
-    )
+    scale, shift = _units(read, width)
     turn = torch.full((width,), 2 * math.pi)
     known = _reach(read, width)
     one, two = ((each * scale + shift) for each in (known or (-turn, turn)))

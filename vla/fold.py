@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla.expert import each
 from vla.layers import RMSNorm, activate, merge, rms, rope, sinusoids, split
 from vla.smolvla import Layer, SmolVLA
 
@@ -87,9 +88,10 @@ class FoldedSmolVLA(SmolVLA):
         self.vision, self.connector, self.embed_tokens = whole.vision, whole.connector, whole.embed_tokens
         self.state_proj, self.action_time_mlp_out = whole.state_proj, whole.action_time_mlp_out
         self.register_buffer("causal", whole.causal, persistent=False)
-        language, expert = whole.layers()
-        self.language = nn.ModuleList(FoldedLayer(layer, True) for layer in language)
-        self.expert = nn.ModuleList(FoldedLayer(layer, self.itself(i)) for i, layer in enumerate(expert))
+        self.language = nn.ModuleList(FoldedLayer(layer, True) for layer in each(whole.language))
+        self.expert = nn.ModuleList(
+            FoldedLayer(layer, self.itself(i)) for i, layer in enumerate(each(whole.expert))
+        )
         self.expert_norm = cast(RMSNorm, PlainNorm(whole.expert_norm.eps))
         self.action_out_proj = whole.action_out_proj
         self.action_out_proj.weight = nn.Parameter(whole.action_out_proj.weight * whole.expert_norm.weight)

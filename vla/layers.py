@@ -58,14 +58,24 @@ class Projections(nn.Module):
 
     Args:
         width: of the states that ask. source: of what keys and values are made of, the same by default.
+        whole: False where only keys and values are wanted.
     """
 
-    def __init__(self, width: int, heads: int, kv_heads: int, head: int, source: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        head: int,
+        source: int | None = None,
+        whole: bool = True,
+    ) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(width, heads * head, bias=False)
+        if whole:
+            self.q_proj = nn.Linear(width, heads * head, bias=False)
+            self.o_proj = nn.Linear(heads * head, width, bias=False)
         self.k_proj = nn.Linear(source or width, kv_heads * head, bias=False)
         self.v_proj = nn.Linear(source or width, kv_heads * head, bias=False)
-        self.o_proj = nn.Linear(heads * head, width, bias=False)
 
 
 def split(x: Tensor, head: int) -> Tensor:

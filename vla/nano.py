@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla.contract import TaktError
+from vla.layers import pull
 
 VERSION = 4  # of the architecture; a checkpoint of another one has other weights
 ROLES = ("thing", "place", "landmark")  # what is looked for in the frames
@@ -356,16 +357,6 @@ class Nano(nn.Module):
 def advance(t: Tensor, dt: Tensor) -> Tensor:
     """How much of the way to the clean chunk a step goes, dt / (1 - t); finite at t = 1."""
     return dt / (1 - t).clamp(min=1e-6)
-
-
-def pull(t: Tensor, dt: Tensor, beta: float) -> Tensor:
-    """How much of the error a guided step takes back: dt times `flow.guidance`, at most all of it.
-
-    Without that bound a step of dt > 1 / beta, such as the last one of a sampler that ends early, would
-    shoot past the known rows.
-    """
-    spread = (t * t + (1 - t) * (1 - t)) / (t * (1 - t)).clamp(min=1e-6)
-    return (dt * spread.clamp(max=beta)).clamp(max=1.0)
 
 
 class Layer(nn.Module):

@@ -20,30 +20,26 @@ Both models' time runs from 1, noise, to 0; here it is 1 - tau.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla import siglip
+from vla.expert import AttentionLayer, ExpertPolicy, Memory, each, padded
 from vla.layers import (
     GatedMLP,
     Projections,
     RMSNorm,
     attend,
-    guided_step,
     hide,
     merge,
     rms,
-    rope,
     rope_tables,
     sinusoids,
-    split,
 )
 from vla.normalise import Normalise
 
-BETA = 10.0  # bound of the guidance, as LeRobot's
 EPS = 1e-6
 
 
@@ -83,10 +79,6 @@ class Config:
         default_factory=lambda: siglip.Config(width=1152, hidden=4304, layers=27, heads=16, patch=14, side=16)
     )
 
-    @property
-    def view_tokens(self) -> int:
-        return self.vision.side**2
-
 
 def tiny(adaptive: bool = False, views: int = 2) -> Config:
     """For tests: everything that is there, very thin."""
@@ -96,20 +88,6 @@ def tiny(adaptive: bool = False, views: int = 2) -> Config:
         vocabulary=128, width=48, hidden=64, layers=3, heads=8, head=8, expert_width=32, expert_hidden=40,
         vision=vision,
     )  # fmt: skip
-
-
-class Memory(NamedTuple):
-    """What a step needs of the prefix.
-
-    keys, values: (B, layers, kv_heads, P, head). bias: (B, 1, 1, P), what hides prefix tokens that are not
-    there. length: (B, 1), how many are. state: (B, S), physical.
-    """
-
-    keys: Tensor
-    values: Tensor
-    bias: Tensor
-    length: Tensor
-    state: Tensor
 
 
 class AdaptiveNorm(nn.Module):
@@ -124,7 +102,7 @@ class AdaptiveNorm(nn.Module):
         return (rms(x, EPS) * (1 + gain.float()) + shift.float()).to(x.dtype), gate
 
 
-class Layer(nn.Module):
+class Layer(AttentionLayer):
     """A Gemma layer, of the language model or of the expert.
 
     Args:
@@ -141,25 +119,14 @@ class Layer(nn.Module):
 
         self.adaptive, self.head = adaptive, c.head
         self.input_layernorm = norm()
-        self.self_attn = Projections(width, c.heads, c.kv_heads, c.head)
+        self.self_attn = Projections(width, c.heads, c.kv_heads, c.head, whole=whole)
         if whole:
             self.post_attention_layernorm = norm()
             self.mlp = GatedMLP(width, hidden, "gelu")
-        else:
-            del self.self_attn.q_proj, self.self_attn.o_proj
 
     def open(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Normed states, and the gate of their attention."""
         return self._normed(self.input_layernorm, x, condition)
-
-    def queries(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """Of normed states x."""
-        return rope(split(self.self_attn.q_proj(x), self.head), tables)
-
-    def keys_values(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of normed states x."""
-        keys = rope(split(self.self_attn.k_proj(x), self.head), tables)
-        return keys, split(self.self_attn.v_proj(x), self.head)
 
     def close(self, x: Tensor, attended: Tensor, gate: Tensor | None, condition: Tensor | None) -> Tensor:
         """What is left of the layer once its attention is known."""
@@ -175,11 +142,8 @@ def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
     return x if gate is None else x * gate
 
 
-class Pi0(nn.Module):
-    """
-    Attributes:
-        of_state, of_actions: normalisation, as the folder has it.
-    """
+class Pi0(ExpertPolicy):
+    """See expert.py for what is common to these policies."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -204,15 +168,6 @@ class Pi0(nn.Module):
             self.action_time_mlp_in = nn.Linear(2 * c.expert_width, c.expert_width)
             self.action_time_mlp_out = nn.Linear(c.expert_width, c.expert_width)
         self.of_state, self.of_actions = Normalise(c.state), Normalise(c.actions)
-
-    def layers(self) -> tuple[list[Layer], list[Layer]]:
-        """Of the language model, and of the expert."""
-        return cast(list[Layer], list(self.language)), cast(list[Layer], list(self.expert))
-
-    @property
-    def noise_shape(self) -> tuple[int, int]:
-        """Of one draw."""
-        return self.config.rows, self.config.padded_actions
 
     # -- prefix
 
@@ -241,32 +196,32 @@ class Pi0(nn.Module):
         return torch.cat(parts, 1), torch.cat([*shown, mask.bool()], 1)
 
     def look(self, frames: Tensor) -> Tensor:
-        """One view (B, h, w, 3), uint8 -> its tokens (B, view_tokens, width)."""
+        """One view (B, h, w, 3), uint8 -> its tokens (B, V, width)."""
         return self.projector(self.vision(pictures(frames, self.config.vision.pixels, self.config.bars)))
 
     def remember(self, x: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         """The language model, of which only keys and values are kept, (B, layers, kv_heads, P, head)."""
         tables = rope_tables(there.long().cumsum(1) - 1, self.config.head)
         bias, kept = hide(there)[:, None, None], []
-        for i, layer in enumerate(self.layers()[0]):
+        for i, layer in enumerate(each(self.language)):
             normed, _ = layer.open(x, None)
             keys, values = layer.keys_values(normed, tables)
             kept.append((keys, values))
             if i < len(self.language) - 1:
                 x = layer.close(x, attend(layer.queries(normed, tables), keys, values, bias), None, None)
-        keys, values = (torch.stack(each, 1) for each in zip(*kept, strict=True))
+        keys, values = (torch.stack(part, 1) for part in zip(*kept, strict=True))
         return keys, values
 
     def _with_state(
         self, keys: Tensor, values: Tensor, there: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Keys and values with those of the state's token after them, which the expert makes."""
-        state = F.pad(state, (0, self.config.padded_state - state.shape[1]))
+        state = padded(state, self.config.padded_state)
         h = self.state_proj(state.to(self.state_proj.weight.dtype))[:, None]
         tables = rope_tables(there.sum(1, keepdim=True), self.config.head)
         bias = F.pad(hide(there)[:, None, None], (0, 1))
         all_keys, all_values = [], []
-        for i, layer in enumerate(self.layers()[1]):
+        for i, layer in enumerate(each(self.expert)):
             normed, _ = layer.open(h, None)
             own_keys, own_values = layer.keys_values(normed, tables)
             all_keys.append(torch.cat([keys[:, i], own_keys], 2))
@@ -278,29 +233,12 @@ class Pi0(nn.Module):
 
     # -- step
 
-    def step(
-        self, memory: Memory, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """One Euler step of the flow, guided by the rows that weigh; next x, and actions in physical units.
-
-        Args:
-            x: (B, H, padded_actions). t, dt: (1,), flow time, 0 .. 1, and its step.
-            kept: (B, H, A), physical. weights: (B, H), 0 .. 1.
-
-        Returns:
-            (B, H, padded_actions) and (B, H, A).
-        """
-        c = self.config
-        target = F.pad(self.of_actions(kept), (0, c.padded_actions - c.actions))
-        x = guided_step(x, self.velocity(memory, x, t), target, t, dt, weights, BETA)
-        return x, self.of_actions.inverse(x[..., : c.actions])
-
     def velocity(self, memory: Memory, x: Tensor, t: Tensor) -> Tensor:
         """Towards the action, (B, H, padded_actions)."""
         h, condition = self.suffix(x, t)
         here = memory.length + torch.arange(self.config.rows, device=x.device)[None]
         tables, bias = rope_tables(here, self.config.head), F.pad(memory.bias, (0, self.config.rows))
-        for i, layer in enumerate(self.layers()[1]):
+        for i, layer in enumerate(each(self.expert)):
             normed, gate = layer.open(h, condition)
             own_keys, own_values = layer.keys_values(normed, tables)
             keys = torch.cat([memory.keys[:, i], own_keys], 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vla import pi0, siglip
+from vla import pi0, siglip_folder
 from vla.contract import TaktError
 from vla.folder import ACTION, STATE, Folder, fill
 
@@ -62,7 +62,8 @@ def sizes(folder: Folder) -> pi0.Config:
     vocabulary, width = folder.shape(
         embed if embed in folder.shapes else root + "paligemma.lm_head.weight", 2
     )
-    vision = _vision(folder, root + VISION)
+    seen = folder.shape(f"{root}{VISION}embeddings.patch_embedding.weight", 4)[0]
+    vision = siglip_folder.sizes(folder, root + VISION, VISION_HEADS.get(seen), VISION_HEAD)
     size = folder.config.get("image_resolution", [vision.pixels] * 2)
     if list(size) != [vision.pixels, vision.pixels]:
         raise TaktError(
@@ -96,17 +97,4 @@ def sizes(folder: Folder) -> pi0.Config:
         longest=float(folder.config.get("max_period", 4.0)),
         bars=float(folder.extra.get("bars", -1.0)),
         vision=vision,
-    )
-
-
-def _vision(folder: Folder, root: str) -> siglip.Config:
-    width, _, patch, _ = folder.shape(root + "embeddings.patch_embedding.weight", 4)
-    patches, _ = folder.shape(root + "embeddings.position_embedding.weight", 2)
-    return siglip.Config(
-        width=width,
-        hidden=folder.shape(root + "encoder.layers.0.mlp.fc1.weight", 2)[0],
-        layers=folder.count(root + "encoder.layers."),
-        heads=VISION_HEADS.get(width, width // VISION_HEAD),
-        patch=patch,
-        side=round(patches**0.5),
     )

@@ -17,13 +17,47 @@ from torch import Tensor
 
 from vla import flow, minilm, nano, preprocess
 from vla.contract import JOININGS, ActionChunk, Observation, PolicySpec, Prefix, TaktError
+from vla.layers import pull
 from vla.preprocess import Words
 
 # An instruction's token states (1, L, D) and mask (1, L).
 Reader = Callable[[str], tuple[Tensor, Tensor]]
 
 
-class TorchPolicy:
+class TorchSampler:
+    """What policies that torch runs share: their spec, and where their noise and their prefix come from."""
+
+    def __init__(self, spec: PolicySpec, joining: str, clock: Callable[[], float]) -> None:
+        """`joining`: one of the contract's, or "jacobian"."""
+        self.joining = joining
+        self._spec, self._clock = spec, clock
+        self._seed = self._calls = 0
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self._spec
+
+    def reset(self, seed: int, calls: int = 0) -> None:
+        """Sampling goes on as after `calls` inferences since a reset with `seed`."""
+        self._seed, self._calls = seed, calls
+
+    def _noise(self, shape: tuple[int, int], scale: float = 1.0) -> Tensor:
+        """The next draw, (1, *shape)."""
+        drawn = flow.noise((1, *shape), self._seed, self._calls, scale)
+        self._calls += 1
+        return torch.from_numpy(drawn)
+
+    def _rows(self, prefix: Prefix | None) -> tuple[Tensor, Tensor]:
+        """What a step is given of a prefix: kept (1, H, A) and weights (1, H)."""
+        shape = (self.spec.chunk_length, self.spec.actions.size)
+        if prefix is None:
+            return torch.zeros(1, *shape), torch.zeros(1, shape[0])
+        preprocess.check_prefix(prefix, self.spec)
+        weights = flow.bound(prefix.weights, self.joining, self.spec.committed)
+        return torch.from_numpy(prefix.actions.astype(np.float32))[None], torch.from_numpy(weights)[None]
+
+
+class TorchPolicy(TorchSampler):
     """A nano model with its sampler.
 
     Attributes:
@@ -47,21 +81,12 @@ class TorchPolicy:
             steps: of the sampler. noise: scale of what it starts from. beta: bound of the guidance.
             joining: the spec's by default.
         """
-        self.joining = spec.joining if joining is None else joining
+        super().__init__(spec, spec.joining if joining is None else joining, clock)
         valid = (*JOININGS, "jacobian")
         if self.joining not in valid:
             raise TaktError(f"joining is one of {', '.join(valid)}, got {self.joining!r}")
-        self._model, self._spec, self._reader = model.eval(), spec, reader
-        self._steps, self._noise, self._beta, self._clock = steps, noise, beta, clock
-        self._seed = self._calls = 0
-
-    @property
-    def spec(self) -> PolicySpec:
-        return self._spec
-
-    def reset(self, seed: int, calls: int = 0) -> None:
-        """Sampling goes on as after `calls` inferences since a reset with `seed`."""
-        self._seed, self._calls = seed, calls
+        self._model, self._reader = model.eval(), reader
+        self._steps, self._scale, self._beta = steps, noise, beta
 
     @torch.no_grad()
     def infer(
@@ -94,15 +119,8 @@ class TorchPolicy:
         self, memory: tuple[Tensor, Tensor], prefix: Prefix | None, due: float | None
     ) -> tuple[np.ndarray, list[float]]:
         """Actions, shape (H, A), and the seconds of each step; `due` on the clock."""
-        shape = (self.spec.chunk_length, self.spec.actions.size)
-        kept, weights = np.zeros((1, *shape), np.float32), np.zeros((1, shape[0]), np.float32)
-        if prefix is not None:
-            preprocess.check_prefix(prefix, self.spec)
-            kept[0] = prefix.actions
-            weights[0] = flow.bound(prefix.weights, self.joining, self.spec.committed)
-        x = torch.from_numpy(flow.noise((1, *shape), self._seed, self._calls, self._noise))
-        self._calls += 1
-        rows = (torch.from_numpy(kept), torch.from_numpy(weights))
+        rows = self._rows(prefix)
+        x = self._noise((self.spec.chunk_length, self.spec.actions.size), self._scale)
         actions, seconds = sampled(self._step, memory, x, self._steps, rows, due, self._clock)
         return actions[0].numpy(), seconds
 
@@ -164,7 +182,7 @@ def step_jacobian(
         weights[:, :, None],
         model.normalise(kept, state),
     )
-    x = x + (clean - x) * nano.advance(t, dt) + back * nano.pull(t, dt, beta)
+    x = x + (clean - x) * nano.advance(t, dt) + back * pull(t, dt, beta)
     return x, model.physical(x, state)
 
 

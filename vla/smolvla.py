@@ -20,29 +20,25 @@ LeRobot's time runs from 1, noise, to 0; here it is 1 - tau.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla import siglip
+from vla.expert import AttentionLayer, ExpertPolicy, Memory, each, padded
 from vla.layers import (
     GatedMLP,
     Projections,
     RMSNorm,
     attend,
-    guided_step,
     hide,
     merge,
-    rope,
     rope_tables,
     sinusoids,
     split,
 )
 from vla.normalise import Normalise
-
-BETA = 10.0  # bound of the guidance, as LeRobot's
 
 
 @dataclass(frozen=True)
@@ -79,10 +75,6 @@ class Config:
     eps: float = 1e-5
     vision: siglip.Config = field(default_factory=siglip.Config)
 
-    @property
-    def view_tokens(self) -> int:
-        return (self.vision.side // self.shuffle) ** 2
-
 
 def tiny(views: int = 2) -> Config:
     """For tests: everything that is there, very thin."""
@@ -91,20 +83,6 @@ def tiny(views: int = 2) -> Config:
         views=views, words=12, vocabulary=128, width=48, hidden=64, layers=4, heads=6, kv_heads=2, head=8,
         expert_width=36, expert_hidden=40, rows=10, vision=vision,
     )  # fmt: skip
-
-
-class Memory(NamedTuple):
-    """What a step needs of the prefix.
-
-    keys, values: (B, layers, kv_heads, P, head). bias: (B, 1, 1, P), what hides prefix tokens that are not
-    there. length: (B, 1), how many are. state: (B, S), physical.
-    """
-
-    keys: Tensor
-    values: Tensor
-    bias: Tensor
-    length: Tensor
-    state: Tensor
 
 
 class Connector(nn.Module):
@@ -121,7 +99,7 @@ class Connector(nn.Module):
         return self.proj(x.flatten(3).flatten(1, 2))
 
 
-class Layer(nn.Module):
+class Layer(AttentionLayer):
     """Of the language model or of the expert: attention, then a gated MLP, each after a norm.
 
     Args:
@@ -134,26 +112,11 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(width, c.eps)
-        self.self_attn = Projections(width, c.heads, c.kv_heads, c.head, source)
+        self.self_attn = Projections(width, c.heads, c.kv_heads, c.head, source, whole)
         self.head = c.head
         if whole:
             self.post_attention_layernorm = RMSNorm(width, c.eps)
             self.mlp = GatedMLP(width, hidden)
-        else:
-            del self.self_attn.q_proj, self.self_attn.o_proj
-
-    def queries(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """Of normed states x."""
-        return rope(split(self.self_attn.q_proj(x), self.head), tables)
-
-    def keys_values(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of normed states x."""
-        keys = rope(split(self.self_attn.k_proj(x), self.head), tables)
-        return keys, split(self.self_attn.v_proj(x), self.head)
-
-    def project(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of normed states x."""
-        return self.queries(x, tables), *self.keys_values(x, tables)
 
     def reprojected(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The prefix's keys and values as this layer wants them: its projections read them as states."""
@@ -168,11 +131,8 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class SmolVLA(nn.Module):
-    """
-    Attributes:
-        of_state, of_actions: normalisation, as the folder has it.
-    """
+class SmolVLA(ExpertPolicy):
+    """See expert.py for what is common to these policies."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -202,15 +162,6 @@ class SmolVLA(nn.Module):
     def itself(self, layer: int) -> bool:
         """Whether the expert's layer attends to itself as well as to the prefix."""
         return self.config.every == 0 or layer % self.config.every == 0
-
-    def layers(self) -> tuple[list[Layer], list[Layer]]:
-        """Of the language model, and of the expert."""
-        return cast(list[Layer], list(self.language)), cast(list[Layer], list(self.expert))
-
-    @property
-    def noise_shape(self) -> tuple[int, int]:
-        """Of one draw."""
-        return self.config.rows, self.config.padded_actions
 
     # -- prefix
 
@@ -248,7 +199,7 @@ class SmolVLA(nn.Module):
         return x, here, sees
 
     def look(self, frames: Tensor) -> Tensor:
-        """One view (B, h, w, 3), uint8 -> its tokens (B, view_tokens, width)."""
+        """One view (B, h, w, 3), uint8 -> its tokens (B, V, width)."""
         tokens = self.connector(self.vision(pictures(frames, self.config.vision.pixels)))
         return tokens * self.config.width**0.5
 
@@ -256,7 +207,7 @@ class SmolVLA(nn.Module):
         """The language model, of which only keys and values are kept."""
         tables = rope_tables(there.long().cumsum(1) - 1, self.config.head)
         bias, kept = hide(sees)[:, None], []
-        for i, (layer, expert) in enumerate(zip(*self.layers(), strict=True)):
+        for i, (layer, expert) in enumerate(zip(each(self.language), each(self.expert), strict=True)):
             normed = layer.input_layernorm(x)
             if i < len(self.language) - 1:
                 queries, keys, values = layer.project(normed, tables)
@@ -264,27 +215,10 @@ class SmolVLA(nn.Module):
             else:
                 keys, values = layer.keys_values(normed, tables)
             kept.append((keys, values) if self.itself(i) else expert.reprojected(keys, values))
-        keys, values = (torch.stack(each, 1) for each in zip(*kept, strict=True))
+        keys, values = (torch.stack(part, 1) for part in zip(*kept, strict=True))
         return Memory(keys, values, hide(there)[:, None, None], there.sum(1, keepdim=True), state)
 
     # -- step
-
-    def step(
-        self, memory: Memory, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """One Euler step of the flow, guided by the rows that weigh; next x, and actions in physical units.
-
-        Args:
-            x: (B, H, padded_actions). t, dt: (1,), flow time, 0 .. 1, and its step.
-            kept: (B, H, A), physical. weights: (B, H), 0 .. 1.
-
-        Returns:
-            (B, H, padded_actions) and (B, H, A).
-        """
-        velocity = self.velocity(memory, x, t)
-        target = padded(self.of_actions(kept), self.config.padded_actions)
-        x = guided_step(x, velocity, target, t, dt, weights, BETA)
-        return x, self.of_actions.inverse(x[..., : self.config.actions])
 
     def velocity(self, memory: Memory, x: Tensor, t: Tensor) -> Tensor:
         """Towards the action, (B, H, padded_actions)."""
@@ -292,7 +226,7 @@ class SmolVLA(nn.Module):
         own = rope_tables(here, self.config.head)
         after = rope_tables(memory.length + here, self.config.head)
         whole = torch.cat([memory.bias.expand(-1, -1, x.shape[1], -1), self._causal(x)], -1)
-        for i, layer in enumerate(self.layers()[1]):
+        for i, layer in enumerate(each(self.expert)):
             normed = layer.input_layernorm(h)
             keys, values = memory.keys[:, i], memory.values[:, i]
             if self.itself(i):
@@ -313,11 +247,6 @@ class SmolVLA(nn.Module):
         time = sinusoids(1 - t, c.expert_width, c.shortest, c.longest).to(actions.dtype)
         both = torch.cat([actions, time[:, None].expand_as(actions)], 2)
         return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(both)))
-
-
-def padded(x: Tensor, width: int) -> Tensor:
-    """Zeros after the last axis up to `width`."""
-    return F.pad(x, (0, width - x.shape[-1]))
 
 
 def pictures(frames: Tensor, pixels: int) -> Tensor:

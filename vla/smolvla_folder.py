@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from vla import siglip, smolvla
+from vla import siglip, siglip_folder, smolvla
 from vla.contract import TaktError
 from vla.folder import ACTION, STATE, Folder, fill
 
@@ -95,21 +96,13 @@ def sizes(folder: Folder) -> smolvla.Config:
 
 
 def _vision(folder: Folder, vlm: dict[str, Any]) -> siglip.Config:
-    prefix = VLM + "model.vision_model."
-    width, _, patch, _ = folder.shape(prefix + "embeddings.patch_embedding.weight", 4)
-    patches, _ = folder.shape(prefix + "embeddings.position_embedding.weight", 2)
-    return siglip.Config(
-        width=width,
-        hidden=folder.shape(prefix + "encoder.layers.0.mlp.fc1.weight", 2)[0],
-        layers=folder.count(prefix + "encoder.layers."),
-        heads=int(vlm.get("num_attention_heads") or width // HEAD),
-        patch=patch,
-        side=round(patches**0.5),
-        eps=float(vlm.get("layer_norm_eps", 1e-6)),
-        # LeRobot keeps the vision tower in bfloat16 where it took SmolVLM's own weights, and there the slip
-        # of float32 does not happen.
-        shifted=bool(folder.extra.get("shifted", not folder.config.get("load_vlm_weights", False))),
-    )
+    known = int(vlm.get("num_attention_heads") or 0)
+    found = siglip_folder.sizes(folder, VLM + "model.vision_model.", known or None, HEAD)
+    # LeRobot keeps the vision tower in bfloat16 where it took SmolVLM's own weights, and there the slip
+    # of float32 does not happen.
+    slips = not folder.config.get("load_vlm_weights", False)
+    eps = float(vlm.get("layer_norm_eps", 1e-6))
+    return replace(found, eps=eps, shifted=bool(folder.extra.get("shifted", slips)))
 
 
 def _every(folder: Folder) -> int:

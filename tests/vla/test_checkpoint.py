@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from runtime import so101
 from runtime.policies import open_policy
 from tests.vla import folders
 from vla import checkpoint, flow, folder, normalise
@@ -320,6 +321,10 @@ def test_another_models_tokenizer_is_told_from_the_right_one(tmp_path: Path) -> 
     file.write_text(json.dumps(data))
     with pytest.raises(TaktError, match="another model's tokenizer"):
         open_policy(str(tmp_path / "p")).infer(seen(words="~~~"))
+
+
+def test_a_vector_of_six_is_our_arms_joints() -> None:
+    assert tuple(so101.JOINTS) == checkpoint.SO101
 
 
 def test_degrees_are_not_taken_for_rad_where_only_mean_and_std_are_known(tmp_path: Path) -> None:
