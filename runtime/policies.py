@@ -36,7 +36,7 @@ def open_policy(place: str, threads: int = 1) -> Policy:
     if name not in found:
         valid = ", ".join(sorted(found)) or "none is installed"
         raise TaktError(
-            f"{place} is neither a bundle (a folder with policy.json), nor a checkpoint (one with "
+            f"{place} is not a bundle (a folder with policy.json), nor a checkpoint (one with "
             f"config.json), nor a policy's name; valid: {valid}"
         )
     try:
