@@ -41,7 +41,8 @@ def chunk(asked: float, rows: int = ROWS) -> ActionChunk:
 
 def since(target: np.ndarray, now: float) -> float:
     """How long before `now` a target was asked for, s."""
-    asked = (target[1] / _SWING + 1.0) / 2.0 * _DAY
+    # A float of our own: `now` less one of the wire's would be float32, which after 4.5 h is 2 ms coarse.
+    asked = (float(target[1]) / _SWING + 1.0) / 2.0 * _DAY
     # Near the end of a day a rounding may turn an age of nothing into one of nearly a day.
     gone = (now - asked) % _DAY
     return float(gone - _DAY if gone > _DAY - NEAR else gone)
