@@ -29,4 +29,4 @@ TINY: list[tuple[str, str, str, dict[str, Any]]] = [
     ("act-2", "act", "tiny", {"cameras": 2, "pre_norm": True, "feedforward_activation": "gelu"}),
     ("act-3", "act", "tiny", {"cameras": 3, "use_vae": False, "vision_backbone": "resnet50"}),
 ]
-FULL = [("smolvla-full", "smolvla", "full", {"cameras": 2})]
+FULL = [(f"smolvla-full-{n}", "smolvla", "full", {"cameras": n}) for n in (1, 2, 3)]
