@@ -205,10 +205,12 @@ class Pi0(ExpertPolicy):
         bias, kept = hide(there)[:, None, None], []
         for i, layer in enumerate(each(self.language)):
             normed, _ = layer.open(x, None)
-            keys, values = layer.keys_values(normed, tables)
-            kept.append((keys, values))
             if i < len(self.language) - 1:
-                x = layer.close(x, attend(layer.queries(normed, tables), keys, values, bias), None, None)
+                queries, keys, values = layer.project(normed, tables)
+                x = layer.close(x, attend(queries, keys, values, bias), None, None)
+            else:
+                keys, values = layer.keys_values(normed, tables)
+            kept.append((keys, values))
         keys, values = (torch.stack(part, 1) for part in zip(*kept, strict=True))
         return keys, values
 
@@ -223,12 +225,11 @@ class Pi0(ExpertPolicy):
         all_keys, all_values = [], []
         for i, layer in enumerate(each(self.expert)):
             normed, _ = layer.open(h, None)
-            own_keys, own_values = layer.keys_values(normed, tables)
+            queries, own_keys, own_values = layer.project(normed, tables)
             all_keys.append(torch.cat([keys[:, i], own_keys], 2))
             all_values.append(torch.cat([values[:, i], own_values], 2))
             if i < len(self.expert) - 1:
-                attended = attend(layer.queries(normed, tables), all_keys[-1], all_values[-1], bias)
-                h = layer.close(h, attended, None, None)
+                h = layer.close(h, attend(queries, all_keys[-1], all_values[-1], bias), None, None)
         return torch.stack(all_keys, 1), torch.stack(all_values, 1)
 
     # -- step
@@ -240,11 +241,10 @@ class Pi0(ExpertPolicy):
         tables, bias = rope_tables(here, self.config.head), F.pad(memory.bias, (0, self.config.rows))
         for i, layer in enumerate(each(self.expert)):
             normed, gate = layer.open(h, condition)
-            own_keys, own_values = layer.keys_values(normed, tables)
+            queries, own_keys, own_values = layer.project(normed, tables)
             keys = torch.cat([memory.keys[:, i], own_keys], 2)
             values = torch.cat([memory.values[:, i], own_values], 2)
-            attended = attend(layer.queries(normed, tables), keys, values, bias)
-            h = layer.close(h, attended, gate, condition)
+            h = layer.close(h, attend(queries, keys, values, bias), gate, condition)
         h = self.expert_norm(h, condition)[0] if self.config.adaptive else self.expert_norm(h)
         return -self.action_out_proj(h).float()
 
