@@ -2,7 +2,7 @@
 
 - the gain of each RMS norm goes into the weights that read it (Gemma's gain is 1 + its weight)
 - queries, keys and values come of one product, and so do gate and up
-- SmolVLA, pi0: the projection of x and the layer after it are one, and the flow time of each step is a row
+- SmolVLA, pi0: the projection of x and the layer after it are one, and each flow time is a row
   of a table, in float32, so that no precision is lost in its angles (realtime-vla, arXiv 2510.26742,
   section 3)
 - pi0.5: what its adaptive norms are told is a function of the flow time alone, so that gain, shift and gate
@@ -43,14 +43,14 @@ class PlainNorm(nn.Module):
 
 
 class TabledNorm(nn.Module):
-    """A `pi0.AdaptiveNorm` that is told the number of the step, shape (1,), and no condition."""
+    """A `pi0.AdaptiveNorm` that is told the number of the flow time, shape (1,), and no condition."""
 
     gain: Tensor
     shift: Tensor
     gate: Tensor
 
     def __init__(self, norm: AdaptiveNorm, conditions: Tensor) -> None:
-        """`conditions`: of each step, (steps, width)."""
+        """`conditions`: of each flow time, (T, width)."""
         super().__init__()
         gain, shift, gate = norm.dense(conditions).chunk(3, -1)
         self.register_buffer("gain", 1 + gain.float())
@@ -116,7 +116,7 @@ class FoldedSmolLayer(FoldedLayer, smolvla.Layer):
 
 
 class FoldedPiLayer(FoldedLayer, pi0.Layer):
-    """A `pi0.Layer`, whose condition is the number of the step where it is adaptive."""
+    """A `pi0.Layer`, whose condition is the number of the flow time where it is adaptive."""
 
     def __init__(self, layer: pi0.Layer, conditions: Tensor) -> None:
         FoldedLayer.__init__(self, layer, layer.input_layernorm)
@@ -132,31 +132,33 @@ class FoldedTimes:
 
     config: Any
     action_time_mlp_out: nn.Linear
-    steps: int
+    grid: Tensor
     inlet: Tensor
     times: Tensor
 
     def tabled(self, x: Tensor, t: Tensor) -> Tensor:
         """The expert's tokens, (B, H, expert_width)."""
-        row = self.times[number(t, self.steps)][:, None].to(self.inlet.dtype)
+        row = self.times[number(t, self.grid)][:, None].to(self.inlet.dtype)
         h = F.silu(F.linear(x.to(self.inlet.dtype), self.inlet) + row)
         return self.action_time_mlp_out(h)
 
     def _fold_times(self, whole: SmolVLA | Pi0) -> tuple[Tensor, Tensor]:
-        """What x is multiplied by, of the weights' precision, and what is added, (steps, expert_width)."""
+        """What x is multiplied by, of the weights' precision, and what is added, (T, expert_width)."""
         first, into = whole.action_time_mlp_in, whole.action_in_proj
         of_actions, of_time = first.weight.float().chunk(2, 1)
-        times = flow_times(self.config, self.steps) @ of_time.T
+        c = self.config
+        times = sinusoids(1 - self.grid, c.expert_width, c.shortest, c.longest) @ of_time.T
         times = times + of_actions @ into.bias.float() + first.bias.float()
         return (of_actions @ into.weight.float()).to(into.weight.dtype), times
 
 
 class FoldedSmolVLA(FoldedTimes, SmolVLA):
-    """Takes the place of the model it was made of, for a sampler of `steps` steps."""
+    """Takes the place of the model it was made of, for a sampler of up to `steps` steps."""
 
     def __init__(self, whole: SmolVLA, steps: int) -> None:
         nn.Module.__init__(self)
-        self.config, self.steps = whole.config, steps
+        self.config = whole.config
+        self.register_buffer("grid", grid(steps))
         self.of_state, self.of_actions = whole.of_state, whole.of_actions
         self.vision, self.connector, self.embed_tokens = whole.vision, whole.connector, whole.embed_tokens
         self.state_proj, self.action_time_mlp_out = whole.state_proj, whole.action_time_mlp_out
@@ -177,11 +179,12 @@ class FoldedSmolVLA(FoldedTimes, SmolVLA):
 
 
 class FoldedPi0(FoldedTimes, Pi0):
-    """Takes the place of the model it was made of, pi0 or pi0.5, for a sampler of `steps` steps."""
+    """Takes the place of the model it was made of, pi0 or pi0.5, for a sampler of up to `steps` steps."""
 
     def __init__(self, whole: Pi0, steps: int) -> None:
         nn.Module.__init__(self)
-        self.config, self.steps = whole.config, steps
+        self.config = whole.config
+        self.register_buffer("grid", grid(steps))
         self.of_state, self.of_actions = whole.of_state, whole.of_actions
         self.vision, self.projector, self.embed_tokens = whole.vision, whole.projector, whole.embed_tokens
         conditions = self._conditions(whole)
@@ -201,16 +204,15 @@ class FoldedPi0(FoldedTimes, Pi0):
         self.register_buffer("times", times)
 
     def _conditions(self, whole: Pi0) -> Tensor:
-        """What the adaptive norms are told in each step, (steps, expert_width); of no use to pi0."""
+        """What the adaptive norms are told at each flow time, (T, expert_width); of no use to pi0."""
         if not self.config.adaptive:
             return torch.zeros(0)
         x = torch.zeros(1, 1, self.config.padded_actions)
-        times = torch.arange(self.steps, dtype=torch.float32) / self.steps
-        return torch.cat([cast(Tensor, whole.suffix(x, t[None])[1]) for t in times])
+        return torch.cat([cast(Tensor, whole.suffix(x, t[None])[1]) for t in self.grid])
 
     def suffix(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.config.adaptive:
-            return self.action_in_proj(x.to(self.action_in_proj.weight.dtype)), number(t, self.steps)
+            return self.action_in_proj(x.to(self.action_in_proj.weight.dtype)), number(t, self.grid)
         return self.tabled(x, t), None
 
 
@@ -229,20 +231,22 @@ def told(norm: nn.Module, conditions: Tensor) -> nn.Module:
     return PlainNorm(cast(RMSNorm, norm).eps)
 
 
-def flow_times(c: smolvla.Config | pi0.Config, steps: int) -> Tensor:
-    """Of each step, as the models are told it, (steps, expert_width), float32."""
-    t = torch.arange(steps, dtype=torch.float32) / steps
-    return sinusoids(1 - t, c.expert_width, c.shortest, c.longest)
+def grid(steps: int) -> Tensor:
+    """Every flow time at which a step begins when 1, 2 ... or `steps` of them are made, (T,), float32: a
+    sampler that is short of time makes fewer."""
+    times = {i / n for n in range(1, steps + 1) for i in range(n)}
+    return torch.tensor(sorted(times), dtype=torch.float32)
 
 
-def number(t: Tensor, steps: int) -> Tensor:
-    """Which step a flow time (B,) is the start of."""
-    return (t * steps).round().long()
+def number(t: Tensor, grid: Tensor) -> Tensor:
+    """Which time of the grid each flow time (B,) is."""
+    return (t[:, None] - grid).abs().argmin(1)
 
 
 @torch.no_grad()
 def folded(model: Model, steps: int) -> Model:
-    """The model with its constants worked out, for a sampler of `steps` steps; it itself is left alone.
+    """The model with its constants worked out, for a sampler of up to `steps` steps; it itself
+    is left alone.
 
     Raises:
         TaktError: it is neither a SmolVLA nor a pi0 or pi0.5.

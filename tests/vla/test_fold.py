@@ -69,7 +69,9 @@ def test_folding_changes_nothing_but_rounding(name: str, steps: int) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     quick = fold.folded(model, steps)
     plain, ours = answer(model, steps), answer(quick, steps)
-    assert (ours - plain).abs().max() < 1e-5 * plain.abs().max()
+    for fewer in range(1, steps + 1):  # as a sampler makes that is short of time
+        left = answer(model, fewer) - answer(quick, fewer)
+        assert left.abs().max() < 1e-5 * plain.abs().max()
     # And it is another computation, on weights of its own.
     assert not torch.equal(ours, plain)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
