@@ -3,8 +3,11 @@
     words    ids, mask (1, L) int64                                     -> tokens (1, L, D)
     prefix   frames_<camera> (B, h, w, 3) uint8, state (B, S), tokens (B, L, D), mask (B, L)
                                                                         -> memory_*, done? (B,)
-    step     memory_*, x (B, H, A), t (1,), dt (1,), kept (B, H, A), kept_mask (B, H)
+    step     memory_*, x (B, H, W), t (1,), dt (1,), kept (B, H, A), kept_mask (B, H)
                                                                         -> x_next, actions (B, H, A)
+
+Where there is no graph of words, the prefix takes the ids (B, L) themselves. W, the width of the noise, is A
+where the bundle names none.
 
 Everything without a type is float32; `kept` and `actions` are in physical units. The batch B is 1, or
 open where the exporter left it so. An exporter drops the inputs a graph does not use, so a graph is fed
@@ -76,20 +79,22 @@ def check_graphs(bundle: Bundle, graphs: Mapping[str, Graph]) -> None:
         TaktError: one line with the graph, the input and both shapes.
     """
     spec, length = bundle.spec, bundle.words_length
-    row = (1, spec.chunk_length, spec.actions.size)
+    row, noise = (1, spec.chunk_length, spec.actions.size), (1, spec.chunk_length, bundle.noise_width)
     words = {"ids": ("int64", (1, length)), "mask": ("int64", (1, length))}
     prefix: dict[str, tuple[str, Shape]] = {"state": ("float32", (1, len(spec.state)))}
     prefix |= {f"frames_{c.name}": ("uint8", (1, c.height, c.width, 3)) for c in spec.cameras}
     if "words" in graphs:
         _check(bundle, graphs, "words", words, outputs={"tokens"})
         prefix |= {"tokens": ("float32", (1, length, None)), "mask": words["mask"]}
+    elif bundle.tokenizer is not None:
+        prefix |= words
     _check(bundle, graphs, "prefix", prefix, needed={f"frames_{c.name}" for c in spec.cameras})
     memory: dict[str, tuple[str, Shape]] = {
         name: port for name, port in graphs["step"].inputs.items() if name in graphs["prefix"].outputs
     }
-    step = memory | {"x": ("float32", row), "kept": ("float32", row), "kept_mask": ("float32", row[:2])}
+    step = memory | {"x": ("float32", noise), "kept": ("float32", row), "kept_mask": ("float32", row[:2])}
     step |= {"t": ("float32", (1,)), "dt": ("float32", (1,))}
-    _check(bundle, graphs, "step", step, needed={"x", "dt"}, outputs={"x_next", "actions"})
+    _check(bundle, graphs, "step", step, needed={"x"}, outputs={"x_next", "actions"})
 
 
 def batched(graphs: Mapping[str, Graph]) -> bool:

@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("sim.evaluate", "success over episodes, with the policy's latency simulated"),
     "serve": ("runtime.serve", "answer robots over the network with a policy"),
     "keys": ("runtime.keys", "who may speak with a policy server over a network"),
-    "export": ("export.graph", "turn a checkpoint into a verified bundle"),
+    "export": ("export.command", "turn a checkpoint into a verified bundle"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
     "budget": ("runtime.plan", "whether a rate holds with measured latencies, and what the planner will do"),

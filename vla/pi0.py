@@ -34,6 +34,7 @@ from vla.layers import (
     attend,
     hide,
     merge,
+    places,
     rms,
     rope_tables,
     sinusoids,
@@ -184,13 +185,13 @@ class Pi0(ExpertPolicy):
         if not self.config.adaptive:
             keys, values = self._with_state(keys, values, there, self.of_state(state))
             there = torch.cat([there, torch.ones_like(there[:, :1])], 1)
-        return Memory(keys, values, hide(there)[:, None, None], there.sum(1, keepdim=True), state)
+        return Memory(keys, values, hide(there)[:, None, None], *self.after(there), state)
 
     def embed(
         self, frames: list[Tensor], present: Tensor, ids: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, P, width), and which are there (B, P), bool; all of those see each other."""
-        views = [self.look(view) for view in frames]
+        views = self.views(frames)
         parts = [*views, self.embed_tokens(ids) * self.config.width**0.5]
         shown = [present[:, i : i + 1].expand(-1, v.shape[1]) for i, v in enumerate(views)]
         return torch.cat(parts, 1), torch.cat([*shown, mask.bool()], 1)
@@ -201,7 +202,7 @@ class Pi0(ExpertPolicy):
 
     def remember(self, x: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         """The language model, of which only keys and values are kept, (B, layers, kv_heads, P, head)."""
-        tables = rope_tables(there.long().cumsum(1) - 1, self.config.head)
+        tables = rope_tables(places(there), self.config.head)
         bias, kept = hide(there)[:, None, None], []
         for i, layer in enumerate(each(self.language)):
             normed, _ = layer.open(x, None)
@@ -237,8 +238,7 @@ class Pi0(ExpertPolicy):
     def velocity(self, memory: Memory, x: Tensor, t: Tensor) -> Tensor:
         """Towards the action, (B, H, padded_actions)."""
         h, condition = self.suffix(x, t)
-        here = memory.length + torch.arange(self.config.rows, device=x.device)[None]
-        tables, bias = rope_tables(here, self.config.head), F.pad(memory.bias, (0, self.config.rows))
+        tables, bias = (memory.cos, memory.sin), F.pad(memory.bias, (0, self.config.rows))
         for i, layer in enumerate(each(self.expert)):
             normed, gate = layer.open(h, condition)
             queries, own_keys, own_values = layer.project(normed, tables)
