@@ -29,6 +29,8 @@ from runtime.bundle import load, verify, write_manifest
 from vla import train_data
 from vla.contract import TaktError
 
+QUANTISED = ("prefix", "step", "denoise")
+
 
 @dataclass
 class Command:
@@ -65,6 +67,8 @@ class Command:
     """Chunks drawn at a time, of which the best is taken; more than one needs --dynamic-batch."""
     critic: bool = False
     """Add nano's critic.onnx, which scores chunks: memory and actions in, the worth of what follows out."""
+    fused: bool = False
+    """Add denoise.onnx, all steps in one graph, for engines that gain by it."""
     encoder: Path | None = None
     """Folder of all-MiniLM-L6-v2 (default: the installed package)."""
     words_from: Path | None = None
@@ -124,7 +128,9 @@ class Command:
         if self.words_from is not None and (self.words_from / "policy.json").is_file():
             verify(self.words_from)
             length = int(_policy_of(self.words_from).get("words_length", length))
-        return source.Wanted(self.steps, self.joining, self.replan, self.beta, frames, self.critic, length)
+        return source.Wanted(
+            self.steps, self.joining, self.replan, self.beta, frames, self.critic, self.fused, length
+        )
 
     def _quantised(self, plain: Path, staged: Path, gate: Gate) -> tuple[Path, dict[str, Any]]:
         """The bundle in the precision wanted, once the gate has let it through, and what was found."""
@@ -132,7 +138,7 @@ class Command:
             return plain, {}
         shutil.copytree(plain, staged)
         reports = {}
-        for name in ("prefix", "step"):
+        for name in [n for n in QUANTISED if (staged / f"{n}.onnx").is_file()]:
             feeds = gate.feeds(name) if self.static else ()
             reports[name] = quantise.quantise(staged / f"{name}.onnx", self._how(), feeds, self.keep)
         count = sum(r.quantised for r in reports.values())

@@ -45,6 +45,34 @@ class Part:
     outputs: tuple[str, ...]
 
 
+class _Denoise(nn.Module):
+    """All steps of a sampler in one graph: no step waits to be asked for."""
+
+    def __init__(self, step: nn.Module, memory: int, steps: int) -> None:
+        super().__init__()
+        self.step, self.memory, self.steps = step, memory, steps
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        memory, (x, kept, kept_mask) = inputs[: self.memory], inputs[self.memory :]
+        dt, actions = torch.full((1,), 1.0 / self.steps), x
+        for i in range(self.steps):
+            t = torch.full((1,), i / self.steps)
+            x, actions = self.step(*memory, x, t, dt, kept, kept_mask)
+        return actions
+
+
+def denoise(step: Part, steps: int) -> Part:
+    """The graph of all `steps` steps, of that of one (its memory, x, t, dt, kept, kept_mask)."""
+    names = [name for name in step.inputs(1) if name not in ("t", "dt")]
+
+    def inputs(batch: int) -> dict[str, Tensor]:
+        given = step.inputs(batch)
+        return {name: given[name] for name in names}
+
+    memory = len(names) - 3
+    return Part("denoise", _Denoise(step.module, memory, steps), inputs, ("actions",))
+
+
 def write(part: Part, path: Path, dynamic: bool = False) -> float:
     """Export for a batch of one or of any size.
 

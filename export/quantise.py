@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,7 +122,23 @@ def transform(
     feeds: Sequence[Feeds],
 ) -> None:
     """Write the model at `path`, with the products of the names `chosen` in fewer bits."""
-    logging.getLogger().setLevel(logging.WARNING)  # the tools tell of every node
+    with _quiet():
+        _transform(model, path, how, chosen, feeds)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The tools tell of every node and give advice."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _transform(
+    model: onnx.ModelProto, path: Path, how: How, chosen: Sequence[str], feeds: Sequence[Feeds]
+) -> None:
     if how.precision == "int8" and not how.static:
         _dynamic(model, path, chosen)
     elif how.precision == "int8":

@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from export import act_graphs, expert_graphs, nano_graphs
-from export.graph import Part
+from export.graph import Part, denoise
 from export.nano_graphs import Joining
 from vla import checkpoint, fold, folder, nano, train, train_data
 from vla.contract import PolicySpec, TaktError
@@ -25,6 +25,7 @@ class Wanted:
 
     Attributes:
         frames: height and width of the cameras' frames. critic: nano's, to be added.
+        fused: a graph of all steps is added.
         See `export.command.Command` for the rest.
     """
 
@@ -34,6 +35,7 @@ class Wanted:
     beta: float = 5.0
     frames: tuple[int, int] | None = None
     critic: bool = False
+    fused: bool = False
     words_length: int = train_data.TOKENS
 
 
@@ -88,6 +90,9 @@ def _nano(place: Path, wanted: Wanted) -> Source:
         nano_graphs.prefix(model, wanted.words_length),
         nano_graphs.step(model, wanted.beta if guided else None),
     ]
+    steps = wanted.steps or STEPS
+    if wanted.fused:
+        parts.append(denoise(parts[1], steps))
     if wanted.critic:
         parts.append(nano_graphs.critic(model))
     return Source(
@@ -95,7 +100,7 @@ def _nano(place: Path, wanted: Wanted) -> Source:
         spec=nano_graphs.spec(model.config, wanted.replan or 0.2, joining),
         parts=parts,
         reads="graph",
-        sampler={"steps": wanted.steps or STEPS} | ({"beta": wanted.beta} if guided else {}),
+        sampler={"steps": steps} | ({"beta": wanted.beta} if guided else {}),
         words_length=wanted.words_length,
         encoder=model.config.encoder,
         model=model,
@@ -118,13 +123,14 @@ def _folder(place: Path, wanted: Wanted) -> Source:
     c, file = model.config, checkpoint.tokenizer(folder.read(place))
     if Tokenizer.from_file(str(file)).get_vocab_size() > c.vocabulary:
         raise TaktError(f"{file} has more words than the policy ({c.vocabulary}): it is another model's")
+    step = expert_graphs.step(model, spec.cameras, 1 / steps if steps > 1 else 0.0)
+    parts = [expert_graphs.prefix(model, spec.cameras), step]
+    if wanted.fused:
+        parts.append(denoise(step, steps))
     return Source(
         kind=policy.kind,
         spec=spec,
-        parts=[
-            expert_graphs.prefix(model, spec.cameras),
-            expert_graphs.step(model, spec.cameras, 1 / steps if steps > 1 else 0.0),
-        ],
+        parts=parts,
         reads="ids",
         sampler={"steps": steps, "width": c.padded_actions},
         words_length=c.words,

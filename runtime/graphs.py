@@ -5,6 +5,7 @@
                                                                         -> memory_*, done? (B,)
     step     memory_*, x (B, H, W), t (1,), dt (1,), kept (B, H, A), kept_mask (B, H)
                                                                         -> x_next, actions (B, H, A)
+    denoise  what step takes, without t and dt                          -> actions (B, H, A)
 
 Where there is no graph of words, the prefix takes the ids (B, L) themselves. W, the width of the noise, is A
 where the bundle names none.
@@ -59,6 +60,9 @@ class OnnxGraph:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         # Threads that spin while they wait starve the control process on a small machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Q/DQ graphs are for other engines. Here they are worked out in floats: without VNNI the integer
+        # kernels sum two products of int8 in 16 bits, where they may not fit.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -95,11 +99,17 @@ def check_graphs(bundle: Bundle, graphs: Mapping[str, Graph]) -> None:
     step = memory | {"x": ("float32", noise), "kept": ("float32", row), "kept_mask": ("float32", row[:2])}
     step |= {"t": ("float32", (1,)), "dt": ("float32", (1,))}
     _check(bundle, graphs, "step", step, needed={"x"}, outputs={"x_next", "actions"})
+    if "denoise" in graphs:
+        whole = {name: port for name, port in step.items() if name not in ("t", "dt")}
+        _check(bundle, graphs, "denoise", whole, needed={"x"}, outputs={"actions"})
+
+
+BATCHED = ("prefix", "step", "denoise")
 
 
 def batched(graphs: Mapping[str, Graph]) -> bool:
-    """Whether prefix and step take any number of observations at once."""
-    ports = [port for name in ("prefix", "step") for port in graphs[name].inputs.items()]
+    """Whether all but words take any number of observations at once."""
+    ports = [port for name in graphs if name in BATCHED for port in graphs[name].inputs.items()]
     return all(shape[:1] == (None,) for port, (_, shape) in ports if port not in ("t", "dt"))
 
 

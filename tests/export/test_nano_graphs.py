@@ -258,6 +258,21 @@ def test_a_bag_of_words_is_a_graph(tmp_path: Path) -> None:
     assert set(OnnxGraph(tmp_path / "words.onnx").inputs) == {"ids", "mask"}
 
 
+def test_all_steps_in_one_graph_are_the_steps(exported: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    folder = exported[0].parent
+    args = [str(folder / "checkpoint"), str(tmp_path / "b"), "--words-from", str(folder / "words")]
+    assert frontdoor.main(["export", *args, "--fused", "--steps", str(STEPS), "--candidates", "3"]) == 0
+    loaded = bundle.load(tmp_path / "b")
+    assert "denoise" in loaded.graphs
+    left = {name: file for name, file in loaded.graphs.items() if name != "denoise"}
+    whole, stepwise = OnnxPolicy(loaded), OnnxPolicy(replace(loaded, graphs=left))
+    rows = np.random.default_rng(0).normal(0, 0.5, (CONFIG.rows, CONFIG.actions))
+    for i, prefix in enumerate((None, Prefix(rows, flow.hard(CONFIG.rows, 2)))):
+        one, two = whole.infer(look(i), prefix), stepwise.infer(look(i), prefix)
+        np.testing.assert_allclose(one.actions, two.actions, atol=1e-5)
+        assert len(one.step_seconds) == len(two.step_seconds) == STEPS
+
+
 # -- joining and the batch
 
 
