@@ -139,14 +139,14 @@ class Command:
         shutil.copytree(plain, staged)
         reports = {}
         for name in [n for n in QUANTISED if (staged / f"{n}.onnx").is_file()]:
-            feeds = gate.feeds(name) if self.static else ()
+            feeds = gate.feeds(name) if self._how().static else ()
             reports[name] = quantise.quantise(staged / f"{name}.onnx", self._how(), feeds, self.keep)
         count = sum(r.quantised for r in reports.values())
         if count == 0:
             raise TaktError(f"{self.precision}: nothing is left to quantise; look at --keep")
         policy = _policy_of(staged)
         policy["precision"] = {
-            "name": self.precision, "static": self.static,
+            "name": self.precision, "static": self._how().static,
             "graphs": {name: report.to_json() for name, report in reports.items()},
         }  # fmt: skip
         self._sign(staged, policy)
@@ -165,7 +165,7 @@ class Command:
         return staged, {**report, "said": said}
 
     def _how(self) -> quantise.How:
-        return quantise.How(self.precision, self.static, not self.per_tensor)
+        return quantise.How(self.precision, self.static or self.precision == "fp8", not self.per_tensor)
 
     @staticmethod
     def _sign(folder: Path, policy: dict[str, Any]) -> None:
@@ -194,9 +194,9 @@ class Command:
             raise TaktError(f"--beta is above 0 and at most 1000, got {self.beta:g}")
         if not 1 <= self.candidates <= (64 if self.dynamic_batch else 1):
             raise TaktError("--candidates is from 1 to 64, and 1 with --no-dynamic-batch")
-        if self.static and self.precision != "int8":
-            raise TaktError("--static is for --precision int8")
-        if self.per_tensor and not self.static:
+        if self.static and self.precision not in ("int8", "fp8"):
+            raise TaktError("--static is for --precision int8; fp8 always is")
+        if self.per_tensor and not self._how().static:
             raise TaktError("--per-tensor is for --static")
         if self.samples < 1 or self.episodes < 0 or (self.tolerance is not None and self.tolerance <= 0):
             raise TaktError("--samples is at least 1, --episodes at least 0, --tolerance positive")

@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export import int8
+from export import int8, qdq
 from export.graph import LARGE, validate
 from vla.contract import TaktError
 
@@ -141,7 +141,7 @@ def _transform(
 ) -> None:
     if how.precision == "int8" and not how.static:
         _dynamic(model, path, chosen)
-    elif how.precision == "int8":
+    elif how.precision in qdq.FORMATS:
         _static(model, path, how, chosen, feeds)
     elif how.precision == "w4a16":
         _four_bits(model, path, chosen)
@@ -279,32 +279,10 @@ def _dynamic(model: onnx.ModelProto, path: Path, chosen: Sequence[str]) -> None:
 def _static(
     model: onnx.ModelProto, path: Path, how: How, chosen: Sequence[str], feeds: Sequence[Feeds]
 ) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
     if not feeds:
         raise TaktError("fixed scales of activations need observations: say --observations")
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(feeds)
-
-        def get_next(self) -> Any:
-            found = next(self._left, None)
-            return None if found is None else dict(found)
-
-    del model.graph.value_info[:]
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "plain.onnx"
-        save(model, plain)
-        quantize_static(
-            plain, path, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=list(chosen), per_channel=how.per_channel,
-            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-            extra_options={
-                "ActivationSymmetric": True, "WeightSymmetric": True, "MatMulConstBOnly": True,
-                "OpTypesToExcludeOutputQuantization": ["MatMul"],
-            },
-        )  # fmt: skip
+    qdq.insert(model, how.precision, chosen, feeds, how.per_channel)
+    save(model, path)
 
 
 def _four_bits(model: onnx.ModelProto, path: Path, chosen: Sequence[str]) -> None:
