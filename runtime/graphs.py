@@ -65,7 +65,13 @@ class OnnxGraph:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            # ReluQuantRewrite drops a Relu before fp8: it takes the zero of E4M3 for the least number there is.
+            self._session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["ReluQuantRewrite"],
+            )
         except Exception as error:  # the engine's own exception classes are not public
             raise TaktError(f"{path} cannot be loaded by ONNX Runtime: {_line(error)}") from None
         self.inputs = {i.name: (_dtype(i.type), _shape(i.shape)) for i in self._session.get_inputs()}
