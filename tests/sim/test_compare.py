@@ -16,8 +16,8 @@ from vla.contract import TaktError
 
 def report(path: Path, outcomes: list[bool], policy: str = "one", first: int = 100, **more: Any) -> Path:
     episodes = [
-        {"seed": first + i, "task": "put", "group": "", "instruction": f"text {first + i}", "success": bool(s)}
-        for i, s in enumerate(outcomes)
+        {"seed": i, "task": "put", "group": "", "instruction": f"text {i}", "success": bool(s)}
+        for i, s in enumerate(outcomes, first)
     ]
     said = {"suite": "tabletop", "split": "seen", "swap": False, "rate": 30.0, "policy": policy}
     path.write_text(json.dumps({**said, "episodes": episodes, **more}))
