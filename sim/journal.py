@@ -1,8 +1,8 @@
 """Results of an evaluation on disk as they come, so that a run that was killed goes on where it was.
 
-One line of JSON for what was asked, then one a seed. A line is whole or it is not there: what a kill left half
-written at the end is cut off. Floats come back bit for bit, so a resumed run has the report of one
-that was never broken.
+One line of JSON for what was asked, then one a seed. A line is whole or it is not there: what a kill left
+half written at the end is cut off. Floats come back bit for bit, so a resumed run has the report of one that
+was never broken.
 """
 
 from __future__ import annotations
