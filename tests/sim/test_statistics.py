@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from sim.statistics import jerk, wilson
+from sim.statistics import jerk, mcnemar, wilson
 
 LAW = settings(deadline=None, max_examples=80, derandomize=True)
 counts = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -40,6 +40,27 @@ def test_an_interval_holds_the_rate_and_lies_in_0_to_1(count: tuple[int, int]) -
 def test_counts_that_cannot_be_are_refused(k: int, n: int) -> None:
     with pytest.raises(ValueError, match="trials"):
         wilson(k, n)
+
+
+@LAW
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300), st.integers(0, 9))
+def test_mcnemar_is_scipys_and_sees_only_pairs_that_differ(
+    pairs: list[tuple[bool, bool]], equal: int
+) -> None:
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    only_a, only_b = sum(x > y for x, y in pairs), sum(x < y for x, y in pairs)
+    wanted = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    assert mcnemar(a, b) == pytest.approx(wanted, rel=1e-9)
+    assert mcnemar(b, a) == mcnemar(a, b)
+    assert mcnemar(a + [True] * equal + [False], b + [True] * equal + [False]) == mcnemar(a, b)
+
+
+def test_mcnemar_of_many_pairs_does_not_overflow_and_wants_pairs() -> None:
+    many = 3000
+    assert mcnemar([True] * many + [False] * many, [False] * many + [True] * many) == 1.0
+    assert mcnemar([True] * many, [False] * many) < 1e-300
+    with pytest.raises(ValueError, match="zip"):
+        mcnemar([True], [True, False])
 
 
 @LAW
