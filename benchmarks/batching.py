@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from export.graph import export_prefix, export_step
+from export import nano_graphs
+from export.graph import write
 from runtime.graphs import Arrays, OnnxGraph
 from sim.evaluate import machine
 from vla import nano, train, train_data
@@ -71,9 +72,10 @@ class Command:
 
     def _graphs(self, model: nano.Nano, folder: Path, kind: str) -> dict[str, OnnxGraph]:
         out = {}
-        for name, export in (("prefix", export_prefix), ("step", export_step)):
-            export(model, folder / f"{name}.onnx", kind == "open")
-            out[name] = OnnxGraph(folder / f"{name}.onnx", self.threads)
+        for part in (nano_graphs.prefix(model), nano_graphs.step(model)):
+            file = folder / f"{part.name}.onnx"
+            write(part, file, kind == "open")
+            out[part.name] = OnnxGraph(file, self.threads)
         return out
 
     def _measure(self, c: nano.Config, graphs: dict[str, dict[str, OnnxGraph]]) -> dict[Case, np.ndarray]:

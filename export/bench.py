@@ -21,12 +21,11 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from export import compared, measures, observations
-from export.observations import Asked
-from export.variants import Variant, Worker
+from export.variants import Variant, Worker, check_same
 from runtime import bundle, energy
 from runtime.machine import machine
 from vla.__main__ import check_writable
-from vla.contract import PolicySpec, TaktError
+from vla.contract import Observation, PolicySpec, TaktError
 
 WARM = 2  # chunks of a turn that do not count: caches are another variant's when it begins
 NEW = 2  # instructions a turn that were never read before
@@ -44,8 +43,6 @@ class Command:
     """Take frames of this LeRobotDataset; else of the tabletop where the policy fits it, else made up."""
     inputs: int = 16
     """How many observations."""
-    seed: int = 30_000
-    """Which of them; tables from it on."""
     rounds: int = 10
     """Turns of each variant."""
     chunks: int = 20
@@ -66,14 +63,14 @@ class Command:
     def run(self) -> int:
         chosen = self._check()
         folders = [Path(v.place).resolve().name for v in chosen]
-        outcomes = compared.outcomes(self.eval, folders, first=self.against is not None)
+        outcomes = compared.outcomes(self.eval, folders, first=self._first)
         with ExitStack() as stack:
             workers = [stack.enter_context(Worker(v)) for v in chosen]
             meters = stack.enter_context(energy.meters())
             specs = [worker.spec() for worker in workers]
-            observations.check_same(specs, [v.name for v in chosen])
-            asked = observations.gather(specs[0], self.inputs, self.seed, self.observations)
-            answers = [worker.answers(asked.observations) for worker in workers]
+            check_same(specs, [v.name for v in chosen])
+            asked, source = self._observations(specs[self._first])
+            answers = [worker.answers(asked) for worker in workers]
             taken = self._measure(workers, meters)
             memory = [worker.memory() for worker in workers]
         rows = [
@@ -82,19 +79,22 @@ class Command:
             )
             for i, (v, turns) in enumerate(zip(chosen, taken, strict=True))
         ]
-        report = self._report(specs[0], asked, meters, rows, taken)
+        report = self._report(specs[0], source, meters, rows, taken)
         self._write(report, chosen, taken)
         compared.show(report)
         return 0
+
+    @property
+    def _first(self) -> int:
+        """Which variant is the first bundle."""
+        return 0 if self.against is None else 1
 
     def _check(self) -> list[Variant]:
         """The variants, the one that the others are compared with first."""
         if not self.bundles:
             raise TaktError("nothing to measure: name at least one bundle")
-        if min(self.inputs, self.rounds, self.chunks, self.threads) < 1 or not 0 <= self.seed < 2**62:
-            raise TaktError(
-                "--inputs, --rounds, --chunks and --threads are at least 1, --seed from 0 to 2^62"
-            )
+        if min(self.inputs, self.rounds, self.chunks, self.threads) < 1:
+            raise TaktError("--inputs, --rounds, --chunks and --threads are at least 1")
         if not 0 < self.budget < float("inf"):
             raise TaktError("--budget is above 0 s and finite")
         if self.picture is not None:
@@ -113,6 +113,17 @@ class Command:
             name = f"{self.against.resolve().name}, {'torch' if torch else 'reference'}"
             chosen.insert(0, Variant(name, str(self.against), first, self.threads))
         return chosen
+
+    def _observations(self, spec: PolicySpec) -> tuple[list[Observation], dict[str, Any]]:
+        """What all are asked, and where it is from, for the report."""
+        try:
+            seen, origin = observations.gather(spec, self.inputs, self.observations)
+        except (ImportError, TaktError) as error:
+            if self.observations is not None:
+                raise
+            # The tabletop cannot be drawn here: no MuJoCo, or no GL.
+            seen, origin = observations.made_up(spec, self.inputs), f"made up: {error}"
+        return seen, {"from": origin, "n": len(seen)}
 
     def _measure(self, workers: list[Worker], meters: list[energy.Meter]) -> list[list[measures.Turn]]:
         """Every variant's turns."""
@@ -138,7 +149,7 @@ class Command:
     def _report(
         self,
         spec: PolicySpec,
-        asked: Asked,
+        source: dict[str, Any],
         meters: list[energy.Meter],
         rows: list[dict[str, Any]],
         taken: list[list[measures.Turn]],
@@ -147,7 +158,7 @@ class Command:
             "machine": self._machine(rows),
             "policy": spec.name,
             "threads": self.threads,
-            "observations": asked.source,
+            "observations": source,
             "rounds": len(taken[0]),
             "chunks": len(taken[0][0].round.total),
             "against": rows[0]["name"],
@@ -167,7 +178,7 @@ class Command:
         if self.json is not None:
             self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
         if self.profile is not None:
-            i = 0 if self.against is None else 1  # the first bundle
+            i = self._first
             about = {key: report["variants"][i][key] for key in ("engine", "precision")}
             about |= {"machine": report["machine"], "policy": chosen[i].name, "threads": self.threads}
             self.profile.write_text(jsonlib.dumps(measures.profile(taken[i], about)) + "\n")

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sim.statistics import mcnemar
+from sim.statistics import mcnemar, paired
 from vla.contract import TaktError
 
 SETTINGS = ("suite", "split", "swap", "rate")  # what has to be the same in results that are compared
@@ -76,8 +76,11 @@ def _row(result: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     success = dict(result["success"]) | {key: result[key] for key in ("suite", "split")}
     mine, others = outcomes_of(result), outcomes_of(first)
     if result is not first and mine.keys() == others.keys():
-        success["p_against"] = mcnemar([mine[key] for key in others], list(others.values()))
-        success["against"] = first["policy"]
+        pair = list(others.values()), [mine[key] for key in others]
+        difference, low, high = paired(*pair)
+        success["against"] = {
+            "policy": first["policy"], "p": mcnemar(*pair), "difference": difference, "ci95": [low, high],
+        }  # fmt: skip
     return {"success": success, "jerk": result["jerk"]}
 
 
@@ -129,11 +132,13 @@ def caption(report: dict[str, Any], unit: str) -> str:
     """What the numbers are of."""
     source = report["observations"]
     said = f"faster: median against {report['against']}; errors in {unit} against it, over {source['n']} "
-    said += {"data set": "recorded observations", "tabletop": "observations of the tabletop"}.get(
-        source["kind"], "observations that were made up"
-    )
+    said += f"observations ({source['from']})"
     for row in report["variants"]:
-        p = row.get("success", {}).get("p_against")
-        if p is not None:
-            said += f"\n{row['name']}: success against {row['success']['against']}, McNemar's p = {p:.2g}"
+        other = row.get("success", {}).get("against")
+        if other is not None:
+            low, high = (100 * v for v in other["ci95"])
+            said += (
+                f"\n{row['name']}: success {100 * other['difference']:+.1f} points against {other['policy']} "
+            )
+            said += f"(95 % {low:+.1f} .. {high:+.1f}, paired; McNemar's p = {other['p']:.2g})"
     return said

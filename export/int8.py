@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def store(graph: onnx.GraphProto) -> None:
-    """Replace each large matrix, already rounded to int8 steps, by int8 values and their scales."""
+def store(graph: onnx.GraphProto, names: Container[str] | None = None) -> None:
+    """Replace each large matrix, already rounded to int8 steps, by int8 values and their scales.
+
+    Args:
+        names: of the matrices; all by default.
+    """
     for tensor in list(graph.initializer):
+        if names is not None and tensor.name not in names:
+            continue
         array = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or array.ndim != 2 or array.size < 100_000:
             continue

@@ -87,6 +87,7 @@ def about(place: Path) -> dict[str, str]:
     for file, engine, key in (("policy.json", "onnxruntime", "precision"), ("takt.json", "torch", "dtype")):
         if (place / file).is_file():
             said = json.loads((place / file).read_text()).get(key, "fp32")
+            said = said.get("name", "") if isinstance(said, dict) else said
             return {
                 "engine": engine,
                 "precision": {"float32": "fp32", "bfloat16": "bf16"}.get(said, str(said)),

@@ -1,161 +1,111 @@
-"""What variants are asked: recorded, drawn from the tabletop, or, where nothing fits the policy, made up.
-
-How long an answer takes hardly depends on what is seen; how far two answers are apart does, so pictures
-like those that the policy was trained on come first.
-"""
+"""Observations to compare policies on: of a data set, of the tabletop, or made up where neither fits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vla.contract import CameraSpec, Observation, PolicySpec, SpecMismatch, TaktError, check_match
+from runtime import so101
+from vla.contract import Observation, PolicySpec, TaktError
 
-STATE, IMAGES = "observation.state", "observation.images."
-INSTRUCTION = "put the red cube in the blue bowl"
-_EPISODES = 4  # of a data set at most: pictures of an episode are decoded together
-_TICKS = 90  # that the expert has driven at most, 3 s
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Observations, and where they are from, for the report."""
-
-    observations: list[Observation]
-    source: dict[str, Any]
+SEED = 9_000_000  # of tables that neither demonstrations nor evaluations have
+TEXT = "take it"  # what a policy is told where nobody says better
+IMAGES = "observation.images."
 
 
-def gather(spec: PolicySpec, count: int, seed: int, folder: Path | None = None) -> Asked:
-    """`count` observations for a policy: from a data set's folder, the tabletop where it fits, or made up.
+def gather(spec: PolicySpec, count: int, folder: Path | None = None) -> tuple[list[Observation], str]:
+    """As many observations as asked for, and where they are from.
+
+    Args:
+        folder: of a LeRobotDataset v3; None draws them from the tabletop where the policy fits it.
 
     Raises:
-        TaktError: the data set cannot be read, or does not hold what the policy looks at.
+        TaktError: the data set has not what the policy looks at.
     """
     if folder is not None:
-        return recorded(spec, count, seed, folder)
-    why = _misfit(spec)
-    if why is None:
-        try:
-            return tabletop(spec, count, seed)
-        except (TaktError, ImportError) as error:  # no GL, no MuJoCo
-            why = str(error)
-    return made_up(spec, count, seed, why)
+        return recorded(spec, count, folder), f"data set {folder.name}"
+    if fits_tabletop(spec):
+        return tabletop(count), f"tabletop, seeds {SEED} ..."
+    return made_up(spec, count), "made up: smooth pictures, states within the actions' limits"
 
 
-def recorded(spec: PolicySpec, count: int, seed: int, folder: Path) -> Asked:
-    """Frames of a LeRobotDataset v3, drawn from at most four of its episodes."""
-    from vla.dataset import Dataset
-
-    data = Dataset(folder)
-    lacks = [name for name in (STATE, *(IMAGES + c.name for c in spec.cameras)) if name not in data.features]
-    if (spec.state and STATE in lacks) or (lacks and lacks != [STATE]):
-        raise TaktError(
-            f"{folder} lacks {lacks}, which policy {spec.name!r} looks at; it has {sorted(data.features)}"
-        )
-    rng = np.random.default_rng(seed)
-    episodes = sorted(rng.permutation(len(data.episodes))[:_EPISODES].tolist())
-    frames = sum(data.episodes[i]["length"] for i in episodes)
-    if not frames:
-        raise TaktError(f"{folder} has no frames")
-    rows = np.sort(rng.choice(frames, count, replace=frames < count))
-    states = np.zeros((frames, 0), np.float32)
-    if spec.state:
-        states = data.columns([STATE], episodes)[STATE].astype(np.float32)
-    if states.shape[1:] != (len(spec.state),):
-        raise TaktError(
-            f"{folder} has states of {states.shape[1]} numbers, policy {spec.name!r} takes {list(spec.state)}"
-        )
-    pictures = {c.name: data.images(IMAGES + c.name, episodes)[rows] for c in spec.cameras}
-    words = data.task_of(episodes)
-    seen = [
-        Observation(float(i), states[row], {c: p[i] for c, p in pictures.items()}, words[row])
-        for i, row in enumerate(rows)
-    ]
-    return Asked(seen, {"kind": "data set", "folder": str(folder), "episodes": episodes, "n": count})
+def fits_tabletop(spec: PolicySpec) -> bool:
+    """Whether the tabletop's arm and cameras are what the policy wants."""
+    arm = so101.spec(())
+    units = [d.unit for d in spec.actions.dimensions]
+    return (
+        spec.state == arm.state
+        and units == [d.unit for d in arm.actions.dimensions]
+        and {camera.name for camera in spec.cameras} <= {"front", "wrist"}
+    )
 
 
-def _misfit(spec: PolicySpec) -> str | None:
-    """Why the tabletop does not fit a policy; None where it does."""
-    try:
-        from sim import robot
-    except (TaktError, ImportError) as error:
-        return str(error)
-    try:
-        check_match(spec, robot.spec())
-    except SpecMismatch as error:
-        return str(error)
-    return None
-
-
-def tabletop(spec: PolicySpec, count: int, seed: int) -> Asked:
-    """Tables of seeds from `seed` on, each after the expert has worked on it for a while."""
-    from sim.rollouts import Arm, observe
-    from sim.tabletop import expert
-    from sim.tabletop.suite import SUITE
+def tabletop(count: int) -> list[Observation]:
+    """From episodes that the expert drives, each from another moment."""
+    from sim.evaluate import make_suite  # MuJoCo, which an export of others' policies need not have
+    from sim.rollouts import ROW_TICKS, Arm, ExpertDriver, observe
     from sim.tabletop.world import World
 
-    world, seen = World(), []
+    suite, world, found = make_suite("tabletop"), World(), []
+    rng = np.random.default_rng(SEED)
     try:
         for i in range(count):
-            (scenario,) = SUITE.scenarios(seed + i, "seen", False)
+            (scenario,) = suite.scenarios(SEED + i, "seen", False)
             world.reset(scenario.layout, scenario.asked)
-            arm = Arm(world)
-            for _ in range(int(np.random.default_rng([seed + i, 1]).integers(_TICKS))):
-                arm.tick(expert.act(world))
-            one = observe(world, float(i), scenario.instruction)
-            frames = {c.name: one.frames[c.name] for c in spec.cameras}
-            seen.append(Observation(one.time, one.state, frames, one.instruction))
+            arm, driver = Arm(world), ExpertDriver()
+            for row in range(int(rng.integers(0, 24))):
+                drive = driver(world, observe(world, 0.0, scenario.instruction))
+                for tick in range(row * ROW_TICKS, (row + 1) * ROW_TICKS):
+                    arm.tick(drive(tick, tick * 0.1 / ROW_TICKS))
+            seen = observe(world, float(i), scenario.instruction)
+            found.append(Observation(seen.time, seen.state, dict(seen.frames), seen.instruction))
     finally:
         world.close()
-    return Asked(seen, {"kind": "tabletop", "seeds": [seed, seed + count - 1], "n": count})
+    return found
 
 
-def made_up(spec: PolicySpec, count: int, seed: int, why: str) -> Asked:
-    """Patches of colour, and states within the actions' limits where those have the same names."""
-    rng = np.random.default_rng(seed)
-    names, middle, half = spec.actions.names, np.zeros(len(spec.state)), np.ones(len(spec.state))
-    if spec.state == names:
-        middle = (spec.actions.upper + spec.actions.lower) / 2
-        half = (spec.actions.upper - spec.actions.lower) / 4
-    seen = [
-        Observation(
-            time=float(i),
-            state=(middle + half * rng.uniform(-1, 1, len(spec.state))).astype(np.float32),
-            frames={c.name: _patches(rng, c) for c in spec.cameras},
-            instruction=INSTRUCTION,
+def recorded(spec: PolicySpec, count: int, folder: Path) -> list[Observation]:
+    """Spread over the first episodes of a data set."""
+    from vla.dataset import Dataset
+
+    data: Any = Dataset(folder)
+    episodes = list(range(min(4, len(data.episodes))))
+    states = data.columns(["observation.state"], episodes)["observation.state"]
+    if states.shape[1] != len(spec.state):
+        raise TaktError(
+            f"{folder} has states of {states.shape[1]} numbers, the policy wants {len(spec.state)}"
         )
-        for i in range(count)
+    frames = {camera.name: data.images(IMAGES + camera.name, episodes) for camera in spec.cameras}
+    texts = data.task_of(episodes)
+    at = np.linspace(0, len(states) - 1, count).round().astype(int)
+    return [
+        Observation(float(i), states[k].astype(np.float32), {n: f[k] for n, f in frames.items()}, texts[k])
+        for i, k in enumerate(at)
     ]
-    return Asked(seen, {"kind": "made up", "seed": seed, "n": count, "why": why})
 
 
-def _patches(rng: np.random.Generator, camera: CameraSpec) -> np.ndarray:
-    """A picture of eight patches a side, with a little noise, shape (h, w, 3), uint8."""
-    rows, columns = (np.arange(n) * 8 // n for n in (camera.height, camera.width))
-    patches = rng.integers(0, 256, (8, 8, 3))[rows][:, columns]
-    noise = rng.integers(-8, 9, patches.shape)
-    return np.clip(patches + noise, 0, 255).astype(np.uint8)
+def made_up(spec: PolicySpec, count: int) -> list[Observation]:
+    """Smooth pictures, as cameras give them, and states within the limits of the actions where they are
+    as many."""
+    rng, found = np.random.default_rng(SEED), []
+    low, high = (np.array([getattr(d, n) for d in spec.actions.dimensions]) for n in ("lower", "upper"))
+    if len(low) != len(spec.state):
+        low, high = -np.ones(len(spec.state)), np.ones(len(spec.state))
+    for i in range(count):
+        frames = {c.name: smooth(rng, c.height, c.width) for c in spec.cameras}
+        state = rng.uniform(low, high).astype(np.float32)
+        found.append(Observation(float(i), state, frames, TEXT))
+    return found
 
 
-def check_same(specs: Sequence[PolicySpec], names: Sequence[str]) -> None:
-    """Variants can be compared: they look at the same and their chunks have the same rows.
-
-    Raises:
-        TaktError: two do not, with what differs.
-    """
-    for spec, name in zip(specs[1:], names[1:], strict=True):
-        for what, of in (
-            ("state", lambda s: list(s.state)),
-            ("actions", lambda s: [(d.name, d.unit) for d in s.actions.dimensions]),
-            ("cameras", lambda s: sorted(c.name for c in s.cameras)),
-            ("rows", lambda s: (s.chunk_length, round(s.dt, 6))),
-        ):
-            if of(spec) != of(specs[0]):
-                raise TaktError(
-                    f"{names[0]} and {name} differ in {what} and cannot be compared: "
-                    f"{of(specs[0])} against {of(spec)}"
-                )
+def smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A picture (height, width, 3), uint8, of a few random colours that run into each other."""
+    coarse = rng.uniform(0, 255, (5, 5, 3))
+    rows, columns = (np.linspace(0, 3.999, n) for n in (height, width))
+    i, j = rows.astype(int), columns.astype(int)
+    a, b = (rows - i)[:, None, None], (columns - j)[None, :, None]
+    top = coarse[i][:, j] * (1 - b) + coarse[i][:, j + 1] * b
+    bottom = coarse[i + 1][:, j] * (1 - b) + coarse[i + 1][:, j + 1] * b
+    return (top * (1 - a) + bottom * a).round().astype(np.uint8)

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ from runtime.policies import open_policy
 from runtime.spawn import follow
 from vla.contract import Observation, Policy, PolicySpec, TaktError
 
+# What has to be the same in policies that are compared.
+ASPECTS: dict[str, Callable[[PolicySpec], Any]] = {
+    "state": lambda spec: list(spec.state),
+    "actions": lambda spec: [(d.name, d.unit) for d in spec.actions.dimensions],
+    "cameras": lambda spec: sorted(c.name for c in spec.cameras),
+    "rows": lambda spec: (spec.chunk_length, round(spec.dt, 6)),
+}
 STAGES = ("preprocess", "words", "prefix", "steps")
 
 
@@ -140,6 +148,21 @@ def opened(variant: Variant) -> Policy:
 
         return reference.nano(place, bundle.load(Path(variant.like)), variant.threads)
     return open_policy(variant.place, variant.threads)
+
+
+def check_same(specs: Sequence[PolicySpec], names: Sequence[str]) -> None:
+    """Variants can be compared: they look at the same and their chunks have the same rows.
+
+    Raises:
+        TaktError: two do not, with what differs.
+    """
+    for spec, name in zip(specs[1:], names[1:], strict=True):
+        for what, of in ASPECTS.items():
+            if of(spec) != of(specs[0]):
+                raise TaktError(
+                    f"{names[0]} and {name} differ in {what} and cannot be compared: "
+                    f"{of(specs[0])} against {of(spec)}"
+                )
 
 
 def kind(place: Path) -> str:

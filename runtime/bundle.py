@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vla.contract import JOININGS, PolicySpec, TaktError
+from vla.preprocess import Prompt
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -29,10 +30,12 @@ class Bundle:
     """A verified folder.
 
     Attributes:
-        graphs: "prefix", "step" and, where there is a tokenizer, "words" -> file.
+        graphs: "prefix", "step", with words that a graph reads "words", and with all steps in one
+            "denoise" -> file.
         words_length: L, the fixed number of tokens; 0 without a tokenizer.
+        prompt: how an instruction becomes the text that is read.
         steps: of the sampler, >= 1.
-        noise: the scale of the noise it starts from.
+        noise: the scale of the noise it starts from. noise_width: numbers in a row of it.
         candidates: how many chunks are drawn of which the best is taken, >= 1.
         policy: policy.json as it stands.
     """
@@ -42,8 +45,10 @@ class Bundle:
     graphs: dict[str, Path]
     tokenizer: Path | None
     words_length: int
+    prompt: Prompt
     steps: int
     noise: float
+    noise_width: int
     candidates: int
     policy: dict[str, Any]
 
@@ -139,16 +144,22 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _describe(path: Path, policy: dict[str, Any]) -> Bundle:
     tokenizer = policy.get("tokenizer")
-    wanted = ("prefix", "step") if tokenizer is None else ("words", "prefix", "step")
-    sampler = policy["sampler"]
+    wanted = ["prefix", "step"]
+    if tokenizer is not None and "words" in policy["graphs"]:
+        wanted.insert(0, "words")
+    if "denoise" in policy["graphs"]:
+        wanted.append("denoise")
+    sampler, spec = policy["sampler"], PolicySpec.from_json(policy["spec"])
     bundle = Bundle(
         path=path,
-        spec=PolicySpec.from_json(policy["spec"]),
+        spec=spec,
         graphs={graph: _file(path, policy["graphs"][graph]) for graph in wanted},
         tokenizer=None if tokenizer is None else _file(path, tokenizer),
         words_length=0 if tokenizer is None else int(policy["words_length"]),
+        prompt=Prompt.from_json(policy.get("prompt", {}), len(spec.state)),
         steps=int(sampler["steps"]),
         noise=float(sampler["noise"]),
+        noise_width=int(sampler.get("width", spec.actions.size)),
         candidates=int(sampler.get("candidates", 1)),
         policy=policy,
     )
@@ -163,6 +174,8 @@ def _check(bundle: Bundle) -> None:
         raise ValueError("steps is from 1 to 1000, chunk_length from 1 to 10000")
     if not (1e-3 <= spec.dt <= 10 and 0 < spec.replan < 3600 and 0 <= bundle.noise <= 100):
         raise ValueError("dt is from 0.001 to 10 s, replan positive, noise from 0 to 100")
+    if not (1 <= bundle.noise_width <= 100_000 and 0 <= bundle.words_length <= 100_000):
+        raise ValueError("width and words_length are at most 100000")
     if not (1 <= bundle.candidates <= 64 and 0 <= spec.committed <= spec.chunk_length):
         raise ValueError("candidates is from 1 to 64, committed from 0 to chunk_length")
     if spec.joining not in JOININGS:

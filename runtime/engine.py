@@ -46,7 +46,7 @@ class GraphPolicy:
             )
         self._words = None
         if bundle.tokenizer is not None:
-            self._words = preprocess.Words(bundle.tokenizer, bundle.words_length)
+            self._words = preprocess.Words(bundle.tokenizer, bundle.words_length, bundle.prompt.strips)
         self._tokens: OrderedDict[str, Arrays] = OrderedDict()
         self._seed = self._calls = 0
 
@@ -106,7 +106,7 @@ class GraphPolicy:
         due = None if deadline is None else watch.origin + deadline
         feeds = _stack([self._feeds(r.observation) for r in requests])
         watch.mark("preprocess")
-        feeds |= _stack([self._instruction(r.observation.instruction) for r in requests])
+        feeds |= _stack([self._instruction(self._bundle.prompt(r.observation)) for r in requests])
         watch.mark("words")
         memory = dict(self._graphs["prefix"](feeds))
         done = memory.pop("done", None)  # graphs of before it was told have none
@@ -130,12 +130,15 @@ class GraphPolicy:
         return feeds
 
     def _instruction(self, text: str) -> Arrays:
-        """tokens and mask of an instruction; computed once."""
+        """tokens (or ids, where no graph makes tokens of them) and mask of a text; computed once."""
         if self._words is None:
             return {}
         if text not in self._tokens:
             ids, mask = self._words(text)
-            self._tokens[text] = {"mask": mask, **self._graphs["words"]({"ids": ids, "mask": mask})}
+            made = {"ids": ids, "mask": mask}
+            if "words" in self._graphs:
+                made = {"mask": mask, **self._graphs["words"](made)}
+            self._tokens[text] = made
         self._tokens.move_to_end(text)
         if len(self._tokens) > _WORDS_KEPT:
             self._tokens.popitem(last=False)
@@ -149,13 +152,41 @@ class GraphPolicy:
         most, asked = self._bundle.steps, len(requests)
         draws = self.pace.candidates_in(left, most, self._bundle.candidates, asked)
         steps = self.pace.steps_in(left, most, asked * draws)
-        each = self.pace.step(asked * draws)
-        shape = (draws, self.spec.chunk_length, self.spec.actions.size)
+        shape = (draws, self.spec.chunk_length, self._bundle.noise_width)
         noise = np.concatenate([flow.noise(shape, r.seed, r.call, self._bundle.noise) for r in requests])
         rows = [self._rows(r.prefix) for r in requests]
         kept, weights = (np.repeat(np.stack(part), draws, axis=0) for part in zip(*rows, strict=True))
         if draws > 1:  # one look at the frames serves all draws
             memory = {name: np.repeat(value, draws, axis=0) for name, value in memory.items()}
+        if steps == most and "denoise" in self._graphs:
+            actions, seconds = self._whole(memory, noise, kept, weights)
+        else:
+            each = self.pace.step(asked * draws)
+            actions, seconds = self._stepwise(memory, noise, kept, weights, steps, due, each)
+        if not np.isfinite(actions).all():
+            raise TaktError(f"policy {self.spec.name!r} gave actions that are not finite: export it again")
+        return actions.reshape(asked, draws, *actions.shape[1:]), seconds
+
+    def _whole(
+        self, memory: Arrays, x: np.ndarray, kept: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, list[float]]:
+        """All steps by one graph; they are taken to be equally long."""
+        begun = self._clock()
+        actions = self._graphs["denoise"](memory | {"x": x, "kept": kept, "kept_mask": weights})["actions"]
+        each = (self._clock() - begun) / self._bundle.steps
+        return actions, [each] * self._bundle.steps
+
+    def _stepwise(
+        self,
+        memory: Arrays,
+        x: np.ndarray,
+        kept: np.ndarray,
+        weights: np.ndarray,
+        steps: int,
+        due: float | None,
+        each: float | None,
+    ) -> tuple[np.ndarray, list[float]]:
+        """Steps by a graph of one, fewer where they turn out slower than `each` and `due` comes near."""
         seconds: list[float] = []
 
         def step(*args: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -168,10 +199,7 @@ class GraphPolicy:
             likely = max([each or 0.0, *seconds[-1:]])
             return due is None or self._clock() + 2 * likely <= due
 
-        actions = np.asarray(flow.euler(step, memory, noise, steps, kept, weights, pace))
-        if not np.isfinite(actions).all():
-            raise TaktError(f"policy {self.spec.name!r} gave actions that are not finite: export it again")
-        return actions.reshape(asked, *shape), seconds
+        return np.asarray(flow.euler(step, memory, x, steps, kept, weights, pace)), seconds
 
     def _rows(self, prefix: Prefix | None) -> tuple[np.ndarray, np.ndarray]:
         """What the step graph is given of a prefix: rows (H, A) and weights (H,), float32."""

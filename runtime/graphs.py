@@ -3,8 +3,12 @@
     words    ids, mask (1, L) int64                                     -> tokens (1, L, D)
     prefix   frames_<camera> (B, h, w, 3) uint8, state (B, S), tokens (B, L, D), mask (B, L)
                                                                         -> memory_*, done? (B,)
-    step     memory_*, x (B, H, A), t (1,), dt (1,), kept (B, H, A), kept_mask (B, H)
+    step     memory_*, x (B, H, W), t (1,), dt (1,), kept (B, H, A), kept_mask (B, H)
                                                                         -> x_next, actions (B, H, A)
+    denoise  what step takes, without t and dt                          -> actions (B, H, A)
+
+Where there is no graph of words, the prefix takes the ids (B, L) themselves. W, the width of the noise, is A
+where the bundle names none.
 
 Everything without a type is float32; `kept` and `actions` are in physical units. The batch B is 1, or
 open where the exporter left it so. An exporter drops the inputs a graph does not use, so a graph is fed
@@ -56,9 +60,18 @@ class OnnxGraph:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         # Threads that spin while they wait starve the control process on a small machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Q/DQ graphs are for other engines. Here they are worked out in floats: without VNNI the integer
+        # kernels sum two products of int8 in 16 bits, where they may not fit.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            # ReluQuantRewrite drops a Relu before fp8: it takes the zero of E4M3 for the least number there is.
+            self._session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["ReluQuantRewrite"],
+            )
         except Exception as error:  # the engine's own exception classes are not public
             raise TaktError(f"{path} cannot be loaded by ONNX Runtime: {_line(error)}") from None
         self.inputs = {i.name: (_dtype(i.type), _shape(i.shape)) for i in self._session.get_inputs()}
@@ -76,25 +89,33 @@ def check_graphs(bundle: Bundle, graphs: Mapping[str, Graph]) -> None:
         TaktError: one line with the graph, the input and both shapes.
     """
     spec, length = bundle.spec, bundle.words_length
-    row = (1, spec.chunk_length, spec.actions.size)
+    row, noise = (1, spec.chunk_length, spec.actions.size), (1, spec.chunk_length, bundle.noise_width)
     words = {"ids": ("int64", (1, length)), "mask": ("int64", (1, length))}
     prefix: dict[str, tuple[str, Shape]] = {"state": ("float32", (1, len(spec.state)))}
     prefix |= {f"frames_{c.name}": ("uint8", (1, c.height, c.width, 3)) for c in spec.cameras}
     if "words" in graphs:
         _check(bundle, graphs, "words", words, outputs={"tokens"})
         prefix |= {"tokens": ("float32", (1, length, None)), "mask": words["mask"]}
+    elif bundle.tokenizer is not None:
+        prefix |= words
     _check(bundle, graphs, "prefix", prefix, needed={f"frames_{c.name}" for c in spec.cameras})
     memory: dict[str, tuple[str, Shape]] = {
         name: port for name, port in graphs["step"].inputs.items() if name in graphs["prefix"].outputs
     }
-    step = memory | {"x": ("float32", row), "kept": ("float32", row), "kept_mask": ("float32", row[:2])}
+    step = memory | {"x": ("float32", noise), "kept": ("float32", row), "kept_mask": ("float32", row[:2])}
     step |= {"t": ("float32", (1,)), "dt": ("float32", (1,))}
-    _check(bundle, graphs, "step", step, needed={"x", "dt"}, outputs={"x_next", "actions"})
+    _check(bundle, graphs, "step", step, needed={"x"}, outputs={"x_next", "actions"})
+    if "denoise" in graphs:
+        whole = {name: port for name, port in step.items() if name not in ("t", "dt")}
+        _check(bundle, graphs, "denoise", whole, needed={"x"}, outputs={"actions"})
+
+
+BATCHED = ("prefix", "step", "denoise")
 
 
 def batched(graphs: Mapping[str, Graph]) -> bool:
-    """Whether prefix and step take any number of observations at once."""
-    ports = [port for name in ("prefix", "step") for port in graphs[name].inputs.items()]
+    """Whether all but words take any number of observations at once."""
+    ports = [port for name in graphs if name in BATCHED for port in graphs[name].inputs.items()]
     return all(shape[:1] == (None,) for port, (_, shape) in ports if port not in ("t", "dt"))
 
 

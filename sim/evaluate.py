@@ -85,14 +85,17 @@ class Command:
     """Where to write the result."""
 
     def run(self) -> int:
-        suite, join = self._check()
-        jobs = list(range(self.seed, self.seed + self.episodes))
-        results = list(self._progress(jobs))
-        report = self._report(suite.name, join, results)
+        report = self.measure()
         if self.json:
             self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
         self._print(report)
         return 0
+
+    def measure(self) -> dict[str, Any]:
+        """What `run` writes; the gate of an export asks for it."""
+        suite, join = self._check()
+        jobs = list(range(self.seed, self.seed + self.episodes))
+        return self._report(suite.name, join, list(self._progress(jobs)))
 
     def _check(self) -> tuple[Any, str]:
         """The suite, and how chunks will be joined."""

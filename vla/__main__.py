@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("sim.evaluate", "success over episodes, with the policy's latency simulated"),
     "serve": ("runtime.serve", "answer robots over the network with a policy"),
     "keys": ("runtime.keys", "who may speak with a policy server over a network"),
-    "export": ("export.graph", "turn a checkpoint into a verified bundle"),
+    "export": ("export.command", "turn a checkpoint into a verified bundle"),
     "bench": ("export.bench", "bundles side by side: latency, memory, action error, success"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),

@@ -185,7 +185,7 @@ class ACT(nn.Module):
     def embed(self, frames: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, L, width) and their places (1, L, width): latent, state, then cell by cell each view."""
         dtype = self.action_head.weight.dtype
-        latent = torch.zeros(len(state), self.config.latent, dtype=dtype, device=state.device)
+        latent = torch.zeros(state.shape[0], self.config.latent, dtype=dtype, device=state.device)
         tokens = [self.encoder_latent_input_proj(latent)[:, None]]
         places = [self.encoder_1d_feature_pos_embed.weight[None]]
         if self.config.state:
@@ -203,7 +203,7 @@ class ACT(nn.Module):
     def decode(self, seen: Tensor, places: Tensor) -> Tensor:
         """Normalised actions (B, H, A) of what the encoder says."""
         queries = self.decoder_pos_embed.weight[None]
-        x = torch.zeros_like(queries).expand(len(seen), -1, -1)
+        x = torch.zeros_like(queries).expand(seen.shape[0], -1, -1)
         return self.action_head(self.decoder(x, seen, queries, places))
 
     def step(

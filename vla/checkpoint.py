@@ -111,6 +111,21 @@ class CheckpointPolicy(TorchSampler):
         self._model, self._cameras, self._kind = model, cameras, kind
         self._words, self._steps = words, steps
 
+    @property
+    def model(self) -> Any:
+        """What `takt export` makes graphs of."""
+        return self._model
+
+    @property
+    def kind(self) -> str:
+        """Of MAKERS."""
+        return self._kind
+
+    @property
+    def steps(self) -> int:
+        """Of the sampler."""
+        return self._steps
+
     @torch.inference_mode()
     def infer(
         self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla.layers import Projections, guided_step, rope, split
+from vla.layers import Projections, guided_step, rope, rope_tables, split
 from vla.normalise import Normalise
 
 BETA = 10.0  # bound of the guidance, as LeRobot's
@@ -21,13 +22,15 @@ class Memory(NamedTuple):
     """What a step needs of the prefix.
 
     keys, values: (B, layers, kv_heads, P, head). bias: (B, 1, 1, P), what hides prefix tokens that are not
-    there. length: (B, 1), how many are. state: (B, S), physical.
+    there. cos, sin: (B, 1, H, head / 2), of the positions of the actions, which come after those that are
+    there; float32 in every precision. state: (B, S), physical.
     """
 
     keys: Tensor
     values: Tensor
     bias: Tensor
-    length: Tensor
+    cos: Tensor
+    sin: Tensor
     state: Tensor
 
 
@@ -68,6 +71,22 @@ class ExpertPolicy(nn.Module):
     def noise_shape(self) -> tuple[int, int]:
         """Of one draw."""
         return self.config.rows, self.config.padded_actions
+
+    def look(self, frames: Tensor) -> Tensor:
+        """One view (B, h, w, 3), uint8 -> its tokens (B, V, width)."""
+        raise NotImplementedError
+
+    def views(self, frames: list[Tensor]) -> list[Tensor]:
+        """The tokens of each view, (B, V, width); views of one size are looked at together."""
+        if len({tuple(view.shape[1:]) for view in frames}) > 1:
+            return [self.look(view) for view in frames]
+        tokens = self.look(torch.stack(frames, 1).flatten(0, 1))
+        return list(tokens.unflatten(0, (-1, len(frames))).unbind(1))
+
+    def after(self, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the actions' positions, after the prefix's tokens that are there (B, P)."""
+        rows = torch.arange(self.config.rows, device=there.device)[None]
+        return rope_tables(there.sum(1, keepdim=True) + rows, self.config.head)
 
     def velocity(self, memory: Memory, x: Tensor, t: Tensor) -> Tensor:
         """Towards the action, (B, H, padded_actions)."""

@@ -127,6 +127,11 @@ HIDDEN = (
 )  # added to a score that must not count; half, so that sums stay finite
 
 
+def places(there: Tensor) -> Tensor:
+    """Bool (B, P) -> the positions of those that are there, counted from 0, (B, P), float32."""
+    return there.float().cumsum(1) - 1
+
+
 def hide(visible: Tensor) -> Tensor:
     """Bool -> what `attend` adds: 0 where visible, else HIDDEN, float32."""
     return torch.zeros_like(visible, dtype=torch.float32).masked_fill(~visible, HIDDEN)

@@ -34,6 +34,7 @@ from vla.layers import (
     attend,
     hide,
     merge,
+    places,
     rms,
     rope_tables,
     sinusoids,
@@ -184,13 +185,13 @@ class Pi0(ExpertPolicy):
         if not self.config.adaptive:
             keys, values = self._with_state(keys, values, there, self.of_state(state))
             there = torch.cat([there, torch.ones_like(there[:, :1])], 1)
-        return Memory(keys, values, hide(there)[:, None, None], there.sum(1, keepdim=True), state)
+        return Memory(keys, values, hide(there)[:, None, None], *self.after(there), state)
 
     def embed(
         self, frames: list[Tensor], present: Tensor, ids: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, P, width), and which are there (B, P), bool; all of those see each other."""
-        views = [self.look(view) for view in frames]
+        views = self.views(frames)
         parts = [*views, self.embed_tokens(ids) * self.config.width**0.5]
         shown = [present[:, i : i + 1].expand(-1, v.shape[1]) for i, v in enumerate(views)]
         return torch.cat(parts, 1), torch.cat([*shown, mask.bool()], 1)
@@ -201,14 +202,16 @@ class Pi0(ExpertPolicy):
 
     def remember(self, x: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         """The language model, of which only keys and values are kept, (B, layers, kv_heads, P, head)."""
-        tables = rope_tables(there.long().cumsum(1) - 1, self.config.head)
+        tables = rope_tables(places(there), self.config.head)
         bias, kept = hide(there)[:, None, None], []
         for i, layer in enumerate(each(self.language)):
             normed, _ = layer.open(x, None)
-            keys, values = layer.keys_values(normed, tables)
-            kept.append((keys, values))
             if i < len(self.language) - 1:
-                x = layer.close(x, attend(layer.queries(normed, tables), keys, values, bias), None, None)
+                queries, keys, values = layer.project(normed, tables)
+                x = layer.close(x, attend(queries, keys, values, bias), None, None)
+            else:
+                keys, values = layer.keys_values(normed, tables)
+            kept.append((keys, values))
         keys, values = (torch.stack(part, 1) for part in zip(*kept, strict=True))
         return keys, values
 
@@ -223,12 +226,11 @@ class Pi0(ExpertPolicy):
         all_keys, all_values = [], []
         for i, layer in enumerate(each(self.expert)):
             normed, _ = layer.open(h, None)
-            own_keys, own_values = layer.keys_values(normed, tables)
+            queries, own_keys, own_values = layer.project(normed, tables)
             all_keys.append(torch.cat([keys[:, i], own_keys], 2))
             all_values.append(torch.cat([values[:, i], own_values], 2))
             if i < len(self.expert) - 1:
-                attended = attend(layer.queries(normed, tables), all_keys[-1], all_values[-1], bias)
-                h = layer.close(h, attended, None, None)
+                h = layer.close(h, attend(queries, all_keys[-1], all_values[-1], bias), None, None)
         return torch.stack(all_keys, 1), torch.stack(all_values, 1)
 
     # -- step
@@ -236,15 +238,13 @@ class Pi0(ExpertPolicy):
     def velocity(self, memory: Memory, x: Tensor, t: Tensor) -> Tensor:
         """Towards the action, (B, H, padded_actions)."""
         h, condition = self.suffix(x, t)
-        here = memory.length + torch.arange(self.config.rows, device=x.device)[None]
-        tables, bias = rope_tables(here, self.config.head), F.pad(memory.bias, (0, self.config.rows))
+        tables, bias = (memory.cos, memory.sin), F.pad(memory.bias, (0, self.config.rows))
         for i, layer in enumerate(each(self.expert)):
             normed, gate = layer.open(h, condition)
-            own_keys, own_values = layer.keys_values(normed, tables)
+            queries, own_keys, own_values = layer.project(normed, tables)
             keys = torch.cat([memory.keys[:, i], own_keys], 2)
             values = torch.cat([memory.values[:, i], own_values], 2)
-            attended = attend(layer.queries(normed, tables), keys, values, bias)
-            h = layer.close(h, attended, gate, condition)
+            h = layer.close(h, attend(queries, keys, values, bias), gate, condition)
         h = self.expert_norm(h, condition)[0] if self.config.adaptive else self.expert_norm(h)
         return -self.action_out_proj(h).float()
 

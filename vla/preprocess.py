@@ -5,7 +5,10 @@ Scaling, normalising and their inverses live inside the graphs; here frames stay
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -42,6 +45,77 @@ class Words:
         mask = np.zeros((1, self.length), np.int64)
         mask[0, : len(ids)] = 1
         return row, mask
+
+
+def line(text: str, state: np.ndarray) -> str:
+    """A text that ends with the end of a line, as SmolVLA and pi0 read it."""
+    return text if text.endswith("\n") else text + "\n"
+
+
+def with_state(text: str, state: np.ndarray) -> str:
+    """What pi0.5 reads (arXiv 2504.16054): the instruction, and the state as numbers.
+
+    Args:
+        state: (padded width,), normalised, zeros after the robot's; -1 .. 1 become 0 .. 255.
+    """
+    edges = np.linspace(-1, 1, 257)[:-1]
+    bins = np.searchsorted(edges, state.astype(np.float64), side="right") - 1
+    said = text.strip().replace("_", " ").replace("\n", " ")
+    return f"Task: {said}, State: {' '.join(map(str, bins.tolist()))};\nAction: "
+
+
+def plain(text: str, state: np.ndarray) -> str:
+    return text
+
+
+# How an instruction and the normalised state become the text that a policy reads.
+FORMS: dict[str, Callable[[str, np.ndarray], str]] = {"plain": plain, "line": line, "with_state": with_state}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """
+    Attributes:
+        form: of FORMS.
+        shift, gain, offset: of the state's normalisation, (state - shift) * gain + offset, each (S,).
+        width: the normalised state is filled up with zeros to it.
+    """
+
+    form: str
+    shift: np.ndarray
+    gain: np.ndarray
+    offset: np.ndarray
+    width: int
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any], states: int) -> Prompt:
+        """Of policy.json's "prompt", for a state of `states` numbers; a ValueError says what is wrong."""
+        form, width = str(data.get("form", "plain")), int(data.get("width", states))
+        if form not in FORMS:
+            raise ValueError(f"prompt has the form {form!r}; known: {', '.join(FORMS)}")
+        starts = {"shift": 0.0, "gain": 1.0, "offset": 0.0}
+        rows = [
+            np.asarray(data.get(name, [start] * states), np.float32).reshape(-1)
+            for name, start in starts.items()
+        ]
+        if not all(row.shape == (states,) and np.isfinite(row).all() for row in rows):
+            raise ValueError(f"prompt has a shift, gain or offset that is not {states} numbers")
+        if not states <= width <= 10_000:
+            raise ValueError(f"prompt has the width {width} for a state of {states}")
+        return Prompt(form, rows[0], rows[1], rows[2], width)
+
+    @property
+    def strips(self) -> bool:
+        """Whether blanks around the text are no part of it."""
+        return self.form == "plain"
+
+    def __call__(self, observation: Observation) -> str:
+        """The text to read."""
+        state = np.zeros(self.width, np.float32)
+        if self.form == "with_state":
+            physical = np.asarray(observation.state, np.float32)
+            state[: len(physical)] = (physical - self.shift) * self.gain + self.offset
+        return FORMS[self.form](observation.instruction, state)
 
 
 def frame(observation: Observation, camera: CameraSpec) -> np.ndarray:

@@ -34,6 +34,7 @@ from vla.layers import (
     attend,
     hide,
     merge,
+    places,
     rope_tables,
     sinusoids,
     split,
@@ -184,8 +185,8 @@ class SmolVLA(ExpertPolicy):
         Views and words see each other, and only the state's token, the last one, sees itself.
         """
         parts, there = [], []
-        for i, view in enumerate(frames):
-            parts.append(self.look(view))
+        for i, seen in enumerate(self.views(frames)):
+            parts.append(seen)
             there.append(present[:, i : i + 1].expand(-1, parts[-1].shape[1]))
         parts.append(self.embed_tokens(ids) * self.config.width**0.5)
         there.append(mask.bool())
@@ -194,8 +195,8 @@ class SmolVLA(ExpertPolicy):
         there.append(torch.ones_like(present[:, :1]))
         x, here = torch.cat(parts, 1), torch.cat(there, 1)
         # A token that is not there sees nothing that counts, and nothing sees it.
-        sees = here[:, None, :] & here[:, :, None]
-        sees[:, :-1, -1] = False
+        last = torch.arange(x.shape[1], device=x.device) == x.shape[1] - 1
+        sees = here[:, None, :] & here[:, :, None] & (last[:, None] | ~last)
         return x, here, sees
 
     def look(self, frames: Tensor) -> Tensor:
@@ -205,7 +206,7 @@ class SmolVLA(ExpertPolicy):
 
     def remember(self, x: Tensor, there: Tensor, sees: Tensor, state: Tensor) -> Memory:
         """The language model, of which only keys and values are kept."""
-        tables = rope_tables(there.long().cumsum(1) - 1, self.config.head)
+        tables = rope_tables(places(there), self.config.head)
         bias, kept = hide(sees)[:, None], []
         for i, (layer, expert) in enumerate(zip(each(self.language), each(self.expert), strict=True)):
             normed = layer.input_layernorm(x)
@@ -216,15 +217,14 @@ class SmolVLA(ExpertPolicy):
                 keys, values = layer.keys_values(normed, tables)
             kept.append((keys, values) if self.itself(i) else expert.reprojected(keys, values))
         keys, values = (torch.stack(part, 1) for part in zip(*kept, strict=True))
-        return Memory(keys, values, hide(there)[:, None, None], there.sum(1, keepdim=True), state)
+        return Memory(keys, values, hide(there)[:, None, None], *self.after(there), state)
 
     # -- step
 
     def velocity(self, memory: Memory, x: Tensor, t: Tensor) -> Tensor:
         """Towards the action, (B, H, padded_actions)."""
         h, here = self.suffix(x, t), torch.arange(self.config.rows, device=x.device)[None]
-        own = rope_tables(here, self.config.head)
-        after = rope_tables(memory.length + here, self.config.head)
+        own, after = rope_tables(here, self.config.head), (memory.cos, memory.sin)
         whole = torch.cat([memory.bias.expand(-1, -1, x.shape[1], -1), self._causal(x)], -1)
         for i, layer in enumerate(each(self.expert)):
             normed = layer.input_layernorm(h)
@@ -239,7 +239,7 @@ class SmolVLA(ExpertPolicy):
         return -self.action_out_proj(self.expert_norm(h)).float()
 
     def _causal(self, x: Tensor) -> Tensor:
-        return self.causal.expand(len(x), -1, -1, -1)
+        return self.causal.expand(x.shape[0], -1, -1, -1)
 
     def suffix(self, x: Tensor, t: Tensor) -> Tensor:
         """The expert's tokens, (B, H, expert_width): actions with the flow time in each."""

@@ -22,7 +22,7 @@ from export import bench, compared, measures, variants
 from export.measures import Turn
 from export.variants import Round, Variant, Worker
 from runtime import latency
-from sim.statistics import mcnemar, wilson
+from sim.statistics import mcnemar, paired, wilson
 from tests import fakes
 from vla import flow
 from vla.contract import TaktError
@@ -329,10 +329,12 @@ def test_success_is_paired_where_the_episodes_are_the_same(tmp_path: Path) -> No
     assert none is None
     assert nano is not None and fp16 is not None and int8 is not None
     assert (nano["success"]["k"], nano["jerk"]) == (sum(a), 500.0)
-    assert "p_against" not in nano["success"]
-    assert int8["success"]["p_against"] == mcnemar(b, a)
-    assert int8["success"]["against"] == "nano"
-    assert "p_against" not in fp16["success"]  # thirty episodes are not the forty
+    assert "against" not in nano["success"]
+    against = int8["success"]["against"]
+    assert (against["policy"], against["p"]) == ("nano", mcnemar(a, b))
+    assert against["difference"] == pytest.approx((sum(b) - sum(a)) / 40)
+    assert against["ci95"] == list(paired(a, b)[1:])
+    assert "against" not in fp16["success"]  # thirty episodes are not the forty
 
 
 def test_a_result_is_the_bundles_before_it_is_that_of_a_checkpoint_of_the_same_name(tmp_path: Path) -> None:

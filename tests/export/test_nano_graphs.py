@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import vla.__main__ as frontdoor
-from export import graph, int8
+from export import command, graph, int8, nano_graphs
 from runtime import bundle
 from runtime.engine import OnnxPolicy
 from runtime.graphs import OnnxGraph
@@ -138,7 +138,7 @@ def torch_chunk(
 def test_an_export_is_a_bundle_that_says_what_it_measured(exported: tuple[Path, np.ndarray]) -> None:
     folder, _ = exported
     loaded = bundle.load(folder)
-    assert loaded.spec == graph.spec(CONFIG, 0.2)
+    assert loaded.spec == nano_graphs.spec(CONFIG, 0.2)
     assert (loaded.steps, loaded.words_length) == (STEPS, train_data.TOKENS)
     tolerances = loaded.policy["tolerances"]
     assert {"prefix", "step"} <= tolerances.keys()
@@ -246,17 +246,31 @@ def test_words_of_another_encoder_or_length_are_told_apart(
     bundle.write_manifest(tmp_path / "words")
     assert frontdoor.main(["export", *args]) == 1
     assert "the words of bag" in capsys.readouterr().err
-    made = graph.Command(folder / "checkpoint", tmp_path / "b")
+    made = command.Command(folder / "checkpoint", tmp_path / "b", words_from=tmp_path / "words")
     (tmp_path / "words/policy.json").write_text(json.dumps({"words_length": 24}))
     bundle.write_manifest(tmp_path / "words")
-    (tmp_path / "out").mkdir()
-    assert made._copy_words(tmp_path / "words", tmp_path / "out", "minilm", {}) == 24
+    assert made._wanted().words_length == 24
 
 
 def test_a_bag_of_words_is_a_graph(tmp_path: Path) -> None:
-    assert graph.export_words(tmp_path, tmp_path / "words.onnx", "bag") < graph.TOLERANCE
+    assert nano_graphs.export_words(tmp_path, tmp_path / "words.onnx", "bag") < graph.TOLERANCE
     assert (tmp_path / "words.onnx").stat().st_size < 13e6  # stored as int8
     assert set(OnnxGraph(tmp_path / "words.onnx").inputs) == {"ids", "mask"}
+
+
+def test_all_steps_in_one_graph_are_the_steps(exported: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    folder = exported[0].parent
+    args = [str(folder / "checkpoint"), str(tmp_path / "b"), "--words-from", str(folder / "words")]
+    assert frontdoor.main(["export", *args, "--fused", "--steps", str(STEPS), "--candidates", "3"]) == 0
+    loaded = bundle.load(tmp_path / "b")
+    assert "denoise" in loaded.graphs
+    left = {name: file for name, file in loaded.graphs.items() if name != "denoise"}
+    whole, stepwise = OnnxPolicy(loaded), OnnxPolicy(replace(loaded, graphs=left))
+    rows = np.random.default_rng(0).normal(0, 0.5, (CONFIG.rows, CONFIG.actions))
+    for i, prefix in enumerate((None, Prefix(rows, flow.hard(CONFIG.rows, 2)))):
+        one, two = whole.infer(look(i), prefix), stepwise.infer(look(i), prefix)
+        np.testing.assert_allclose(one.actions, two.actions, atol=1e-5)
+        assert len(one.step_seconds) == len(two.step_seconds) == STEPS
 
 
 # -- joining and the batch
@@ -269,7 +283,9 @@ def step_graphs(model: nano.Nano, tmp_path_factory: pytest.TempPathFactory) -> d
     for joining, beta in (("prefix", None), ("guided", 7.0)):
         for dynamic in (True, False):
             made[joining, dynamic] = folder / f"{joining}{dynamic}.onnx"
-            assert graph.export_step(model, made[joining, dynamic], dynamic, beta) < graph.TOLERANCE
+            assert (
+                graph.write(nano_graphs.step(model, beta), made[joining, dynamic], dynamic) < graph.TOLERANCE
+            )
     return made
 
 

@@ -1,0 +1,278 @@
+"""`takt export`: a checkpoint becomes a bundle of ONNX graphs with a manifest.
+
+    read (source.py) -> graphs (graph.py) -> fewer bits (quantise.py) -> the gate (parity.py) -> the folder
+
+The graphs, which runtime/engine.py runs: words -> tokens once an instruction (nano), prefix -> memory and
+whether the task is done once a chunk, step -> next x once a flow step. On demand a fourth, critic: a chunk ->
+how well it would do. Each is run and compared with torch before the bundle is complete.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from export import nano_graphs, quantise, source
+from export.graph import OPSET, TOLERANCE, write
+from export.nano_graphs import Joining
+from export.parity import Gate, Refused
+from export.quantise import Precision
+from runtime.bundle import load, verify, write_manifest
+from vla import train_data
+from vla.contract import TaktError
+
+QUANTISED = ("prefix", "step", "denoise")
+
+
+@dataclass
+class Command:
+    """Export a checkpoint as a bundle that ONNX Runtime runs."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """Folder with config.json and model.safetensors: nano's, or LeRobot's smolvla, pi0, pi05, act; or a
+    bundle in fp32, to be had in another precision."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder of the bundle; an older bundle there is replaced when the new one is complete."""
+    precision: Precision = "fp32"
+    """Of weights and products; what is sensitive stays in fp32."""
+    static: bool = False
+    """int8 with fixed scales (Q/DQ), as TensorRT and OpenVINO want it, found on observations."""
+    per_tensor: bool = False
+    """One scale a weight with --static, instead of one an output channel: coarser."""
+    keep: tuple[str, ...] = quantise.KEEP
+    """Regular expressions of modules that stay in fp32."""
+    steps: int | None = None
+    """Flow steps a chunk (default: the checkpoint's; 4 for nano)."""
+    noise: float = 1.0
+    """Scale of the initial noise; 0 starts from its mean."""
+    replan: float | None = None
+    """Seconds of a chunk executed before the next one is wanted (default: the checkpoint's; 0.2 for nano)."""
+    joining: Joining | None = None
+    """How a chunk continues the running one: prefix (trained to; nano), guided (any policy), none."""
+    beta: float = 5.0
+    """Bound of nano's guidance."""
+    frames: str | None = None
+    """Size of the cameras' frames, HEIGHTxWIDTH (default: the checkpoint's)."""
+    dynamic_batch: bool = True
+    """Leave the batch open, so that one run answers several requests or draws several candidates."""
+    candidates: int = 1
+    """Chunks drawn at a time, of which the best is taken; more than one needs --dynamic-batch."""
+    critic: bool = False
+    """Add nano's critic.onnx, which scores chunks: memory and actions in, the worth of what follows out."""
+    fused: bool = False
+    """Add denoise.onnx, all steps in one graph, for engines that gain by it."""
+    encoder: Path | None = None
+    """Folder of all-MiniLM-L6-v2 (default: the installed package)."""
+    words_from: Path | None = None
+    """Take words.onnx and the tokenizer from this bundle: every nano checkpoint has the same encoder."""
+    observations: Path | None = None
+    """A data set (LeRobotDataset v3) to compare on; without it the tabletop's, or seeded pictures."""
+    samples: int = 16
+    """Observations to compare on."""
+    episodes: int = 0
+    """Closed-loop episodes of the gate, each also with the fp32 bundle, where a suite fits the policy."""
+    tolerance: float | None = None
+    """Largest accepted mean action error, as a share of each action's range (default: the precision's)."""
+    json: Path | None = None
+    """Write the measured differences there."""
+
+    def run(self) -> int:
+        self._check()
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "fp32"
+            errors = self._plain(plain)
+            load(plain)  # what does not load is not published
+            gate = Gate(plain, self.observations, self.samples, self.episodes, self.tolerance)
+            staged, report = self._quantised(plain, Path(folder) / "bundle", gate)
+            self._publish(staged)
+        size = sum(f.stat().st_size for f in self.out.iterdir()) / 1e6
+        print(f"{self.out}: {size:.1f} MB; largest difference from torch {max(errors.values()):.1e}")
+        for line in report.pop("said", []):
+            print(line)
+        if self.json:
+            found = {"size_mb": size, "difference": errors, "precision": self.precision, **report}
+            self.json.write_text(jsonlib.dumps(found, indent=1))
+        return 0
+
+    def _plain(self, plain: Path) -> dict[str, float]:
+        """The bundle in fp32, made or, where the checkpoint is one, taken; its differences from torch."""
+        if not (self.checkpoint / "policy.json").is_file():
+            made = source.read(self.checkpoint, self._wanted())
+            plain.mkdir()
+            return self._write(made, plain)
+        made_of = load(self.checkpoint).policy
+        if self.precision == "fp32" or "precision" in made_of:
+            name = made_of.get("precision", {}).get("name", "fp32")
+            raise TaktError(
+                f"{self.checkpoint} is a bundle in {name}: one in fp32 can be had in another precision"
+            )
+        shutil.copytree(self.checkpoint, plain)
+        return {k: float(v) for k, v in made_of.get("tolerances", {}).items()} or {"prefix": 0.0}
+
+    def _wanted(self) -> source.Wanted:
+        frames = None
+        if self.frames is not None:
+            found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", self.frames)
+            if found is None or "0" in found.groups():
+                raise TaktError(f"--frames is HEIGHTxWIDTH, 480x640 for example; got {self.frames!r}")
+            frames = (int(found[1]), int(found[2]))
+        length = train_data.TOKENS
+        if self.words_from is not None and (self.words_from / "policy.json").is_file():
+            verify(self.words_from)
+            length = int(_policy_of(self.words_from).get("words_length", length))
+        return source.Wanted(
+            self.steps, self.joining, self.replan, self.beta, frames, self.critic, self.fused, length
+        )
+
+    def _quantised(self, plain: Path, staged: Path, gate: Gate) -> tuple[Path, dict[str, Any]]:
+        """The bundle in the precision wanted, once the gate has let it through, and what was found."""
+        if self.precision == "fp32":
+            return plain, {}
+        shutil.copytree(plain, staged)
+        reports = {}
+        for name in [n for n in QUANTISED if (staged / f"{n}.onnx").is_file()]:
+            feeds = gate.feeds(name) if self._how().static else ()
+            reports[name] = quantise.quantise(staged / f"{name}.onnx", self._how(), feeds, self.keep)
+        count = sum(r.quantised for r in reports.values())
+        if count == 0:
+            raise TaktError(f"{self.precision}: nothing is left to quantise; look at --keep")
+        policy = _policy_of(staged)
+        policy["precision"] = {
+            "name": self.precision, "static": self._how().static,
+            "graphs": {name: report.to_json() for name, report in reports.items()},
+        }  # fmt: skip
+        self._sign(staged, policy)
+        evidence = gate.examine(staged, self.precision)
+        policy["evidence"] = evidence.to_json()
+        self._sign(staged, policy)
+        load(staged)
+        report = {"quantised": policy["precision"], "evidence": policy["evidence"]}
+        if not evidence.passed:
+            if self.json:
+                self.json.write_text(jsonlib.dumps({"precision": self.precision, **report}, indent=1))
+            worst = gate.worst(plain, self._how(), self.keep)
+            raise Refused(f"{evidence.line()}; {worst}")
+        of = sum(r.products for r in reports.values())
+        said = [f"{self.precision}: {count} of {of} products quantised; {evidence.line()}"]
+        return staged, {**report, "said": said}
+
+    def _how(self) -> quantise.How:
+        return quantise.How(self.precision, self.static or self.precision == "fp8", not self.per_tensor)
+
+    @staticmethod
+    def _sign(folder: Path, policy: dict[str, Any]) -> None:
+        (folder / "policy.json").write_text(jsonlib.dumps(policy, indent=1))
+        (folder / "manifest.json").unlink(missing_ok=True)
+        write_manifest(folder)
+
+    def _publish(self, staged: Path) -> None:
+        """Put the new bundle beside the old one first: a full disk loses neither."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        part = self.out.resolve().with_name(f".{self.out.resolve().name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(staged, part)
+        if self.out.exists():
+            shutil.rmtree(self.out)
+        part.rename(self.out)
+
+    def _check(self) -> None:
+        if self.steps is not None and not 1 <= self.steps <= 1000:
+            raise TaktError("--steps must be at least 1 and at most 1000")
+        if self.out.exists() and not replaceable(self.out):
+            raise TaktError(f"{self.out} is there and is no bundle; choose a new folder")
+        if not ((self.replan is None or 0 < self.replan < 60) and 0 <= self.noise < 10):
+            raise TaktError("--replan is above 0 and below 60 s, --noise from 0 to 10")
+        if not 0 < self.beta <= 1000:
+            raise TaktError(f"--beta is above 0 and at most 1000, got {self.beta:g}")
+        if not 1 <= self.candidates <= (64 if self.dynamic_batch else 1):
+            raise TaktError("--candidates is from 1 to 64, and 1 with --no-dynamic-batch")
+        if self.static and self.precision not in ("int8", "fp8"):
+            raise TaktError("--static is for --precision int8; fp8 always is")
+        if self.per_tensor and not self._how().static:
+            raise TaktError("--per-tensor is for --static")
+        if self.samples < 1 or self.episodes < 0 or (self.tolerance is not None and self.tolerance <= 0):
+            raise TaktError("--samples is at least 1, --episodes at least 0, --tolerance positive")
+        for name in ("words.onnx", "tokenizer.json"):
+            if self.words_from is not None and not (self.words_from / name).is_file():
+                raise TaktError(f"--words-from {self.words_from} has no {name}; name a bundle")
+        for rule in self.keep:
+            try:
+                re.compile(rule)
+            except re.error as error:
+                raise TaktError(f"--keep {rule!r} is no regular expression: {error}") from None
+
+    def _write(self, made: source.Source, out: Path) -> dict[str, float]:
+        """The bundle in fp32; each graph's difference from torch."""
+        errors: dict[str, float] = {}
+        graphs = {part.name: f"{part.name}.onnx" for part in made.parts}
+        if made.reads == "graph":
+            self._write_words(made, out, errors)
+            graphs = {"words": "words.onnx"} | graphs
+        elif made.tokenizer is not None:
+            shutil.copy(made.tokenizer, out / "tokenizer.json")
+        for part in made.parts:
+            errors[part.name] = write(part, out / graphs[part.name], self.dynamic_batch)
+        for name, error in errors.items():
+            if not error <= TOLERANCE:
+                raise TaktError(f"{name}.onnx differs from torch by {error:.2e}, more than {TOLERANCE:.0e}")
+        policy: dict[str, Any] = {"format": 1, "spec": made.spec.to_json(), "graphs": graphs}
+        if made.reads:
+            policy |= {"tokenizer": "tokenizer.json", "words_length": made.words_length}
+        if made.prompt:
+            policy["prompt"] = made.prompt
+        policy |= {
+            "sampler": {"noise": self.noise, "candidates": self.candidates, **made.sampler},
+            "provenance": self._provenance(made),
+            "tolerances": errors,
+        }
+        self._sign(out, policy)
+        return errors
+
+    def _write_words(self, made: source.Source, out: Path, errors: dict[str, float]) -> None:
+        if self.words_from:
+            self._copy_words(self.words_from, out, made.encoder, errors)
+            return
+        encoder = train_data.encoder_folder(self.encoder)
+        errors["words"] = nano_graphs.export_words(encoder, out / "words.onnx", made.encoder)
+        shutil.copy(encoder / "tokenizer.json", out / "tokenizer.json")
+
+    def _copy_words(self, other: Path, out: Path, kind: str, errors: dict[str, float]) -> None:
+        """Take another bundle's words and their measured difference."""
+        policy = _policy_of(other)
+        theirs = policy.get("provenance", {}).get("encoder", "minilm")
+        if theirs != kind:
+            raise TaktError(f"--words-from {other} has the words of {theirs}, the policy reads {kind}")
+        errors |= {k: float(v) for k, v in policy.get("tolerances", {}).items() if k == "words"}
+        for name in ("words.onnx", "tokenizer.json"):
+            shutil.copy(other / name, out / name)
+
+    def _provenance(self, made: source.Source) -> dict[str, Any]:
+        said: dict[str, Any] = {"encoder": made.encoder} if made.encoder else {}
+        said |= {"architecture": made.kind, "torch": torch.__version__, "opset": OPSET}
+        training = self.checkpoint / "training.json"
+        return said | ({"training": jsonlib.loads(training.read_text())} if training.is_file() else {})
+
+
+def _policy_of(folder: Path) -> dict[str, Any]:
+    file = folder / "policy.json"
+    found = jsonlib.loads(file.read_text()) if file.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def replaceable(folder: Path) -> bool:
+    """Whether a folder is empty or a bundle and nothing else, altered or not."""
+    if not folder.is_dir():
+        return False
+    try:
+        listed = jsonlib.loads((folder / "manifest.json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return not any(folder.iterdir())
+    return {f.name for f in folder.iterdir()} <= {"manifest.json", *listed}

@@ -1,0 +1,101 @@
+"""The graphs of SmolVLA and the pi policies: prefix and step.
+
+What the prefix hands on is what the action expert reads: keys and values of every layer, what hides those
+that are not there, and the actions' positions as sines and cosines, float32 in every precision. The step
+looks the flow time up in a table, for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.graph import Part
+from vla.contract import CameraSpec
+from vla.expert import ExpertPolicy, Memory
+
+MEMORY = ("memory_keys", "memory_values", "memory_bias", "memory_cos", "memory_sin")
+
+
+class _Prefix(nn.Module):
+    """Frames of the cameras that are there; what is not there needs no place, since positions count those
+    that are."""
+
+    model: Any
+
+    def __init__(self, model: ExpertPolicy, cameras: int) -> None:
+        super().__init__()
+        self.model, self.cameras = model, cameras
+
+    def forward(self, *inputs: Tensor) -> Any:
+        frames, (state, ids, mask) = list(inputs[: self.cameras]), inputs[self.cameras :]
+        present = torch.ones_like(state[:, :1], dtype=torch.bool).expand(-1, self.cameras)
+        return self.model.prefix(frames, present, state, ids, mask)[: len(MEMORY)]
+
+
+class _Step(nn.Module):
+    def __init__(self, model: ExpertPolicy) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        bias: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        x: Tensor,
+        t: Tensor,
+        dt: Tensor,
+        kept: Tensor,
+        kept_mask: Tensor,
+    ) -> Any:
+        memory = Memory(keys, values, bias, cos, sin, kept)  # no step reads the state
+        return self.model.step(memory, x, t, dt, kept, kept_mask)
+
+
+def prefix(model: ExpertPolicy, cameras: Sequence[CameraSpec]) -> Part:
+    """For frames of the cameras' sizes; they are brought to the model's in the graph."""
+    c = model.config
+
+    def inputs(batch: int) -> dict[str, Tensor]:
+        g = torch.Generator().manual_seed(batch)
+        frames = {
+            f"frames_{camera.name}": torch.randint(
+                0, 256, (batch, camera.height, camera.width, 3), generator=g
+            ).to(torch.uint8)
+            for camera in cameras
+        }
+        used = torch.arange(batch)[:, None] + c.words // 2
+        mask = (torch.arange(c.words)[None] < used).long()
+        return frames | {
+            "state": torch.randn(batch, c.state, generator=g) * 0.3,
+            "ids": torch.randint(1, c.vocabulary, (batch, c.words), generator=g) * mask,
+            "mask": mask,
+        }
+
+    return Part("prefix", _Prefix(model, len(cameras)), inputs, MEMORY)
+
+
+def step(model: ExpertPolicy, cameras: Sequence[CameraSpec], t: float) -> Part:
+    """`t`: a flow time that the model's table has."""
+    c, before = model.config, prefix(model, cameras)
+
+    def inputs(batch: int) -> dict[str, Tensor]:
+        g = torch.Generator().manual_seed(batch)
+        with torch.inference_mode():
+            memory = before.module(*before.inputs(batch).values())
+        # Clones: what inference mode made cannot be traced.
+        return {name: value.clone() for name, value in zip(MEMORY, memory, strict=True)} | {
+            "x": torch.randn(batch, c.rows, c.padded_actions, generator=g),
+            "t": torch.tensor([t]),
+            "dt": torch.tensor([t]),
+            "kept": torch.randn(batch, c.rows, c.actions, generator=g),
+            "kept_mask": torch.rand(batch, c.rows, generator=g),
+        }
+
+    return Part("step", _Step(model), inputs, ("x_next", "actions"))

@@ -1,0 +1,297 @@
+"""A float32 graph becomes one with fewer bits, and says how many of its products did.
+
+    int8     weights per output channel; activations per tensor, measured as it runs (dynamic), or for
+             TensorRT and OpenVINO fixed by calibration (Q/DQ, symmetric int8)
+    w4a16    weights of 4 bits in blocks of 32 along the input; activations as they are
+    fp8      E4M3 Q/DQ, for TensorRT from sm_89 on
+
+What is sensitive stays as it is (`KEEP`). A transform that changed nothing, or made the file no smaller, is
+an error: a published "int8" policy was byte for byte its float32 one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from export import int8, qdq
+from export.graph import LARGE, validate
+from vla.contract import TaktError
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "w4a16"]
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "bf16", "int8", "fp8", "w4a16")
+BLOCK = 32  # inputs that share a scale in w4a16
+LEAST = 1024  # numbers of a weight below which fewer bits save nothing
+TABLE = 1_000_000  # numbers of a table that is looked up, from which it is stored as int8
+# Modules that keep their precision, by their path: attention of the action expert (QuantVLA: quantising it
+# takes pi0.5 from 97.1 to 71.6 on LIBERO), what makes actions, the flow time and the state, adaptive norms.
+KEEP = (
+    r"expert\.\d+(\.self_attn.*)?$",
+    r"action_\w+$", r"state_proj$", r"time_\w+$", r"norm\w*\.dense$",
+    r"outlet$", r"inlet$", r"blocks\.\d+\.time$", r"done(\.\d+)?$",
+)  # fmt: skip
+
+# Names of inputs -> arrays, of one call.
+Feeds = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a graph.
+
+    Attributes:
+        quantised, products: products of an activation and a weight that have fewer bits, and all of them.
+        kept: modules whose products were left as they were.
+        bytes_before, bytes_after: of the graph with its weights.
+    """
+
+    precision: str
+    quantised: int
+    products: int
+    kept: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class How:
+    """
+    Attributes:
+        static: activations' scales are fixed. per_channel: each output channel of a weight has a scale.
+    """
+
+    precision: str
+    static: bool = False
+    per_channel: bool = True
+
+
+def quantise(
+    path: Path,
+    how: How,
+    feeds: Sequence[Feeds] = (),
+    keep: Iterable[str] = KEEP,
+) -> Report:
+    """Replace the graph at `path`.
+
+    Args:
+        feeds: what activations' scales are found on, where they are fixed.
+        keep: regular expressions of modules' paths that stay as they are.
+
+    Raises:
+        TaktError: nothing was quantised, the file is no smaller, or the precision is unknown.
+    """
+    before = size(path)
+    model = onnx.load(path)
+    plain_products(model.graph)
+    found = products(model.graph)
+    kept = {name for name in found if any(re.search(rule, module(name)) for rule in keep)}
+    chosen = [name for name in found if name not in kept]
+    if how.precision in ("int8", "w4a16"):
+        tables(model.graph)
+    if chosen:
+        transform(model, path, how, chosen, feeds)
+    validate(path)
+    after = size(path)
+    count = count_quantised(onnx.load(path, load_external_data=False))
+    if chosen and (count < len(chosen) or after >= before):
+        raise TaktError(
+            f"{path.name} in {how.precision} has {count} of {len(chosen)} products quantised and "
+            f"{after} bytes of {before}: nothing was won"
+        )
+    return Report(how.precision, count, len(found), tuple(sorted({module(n) for n in kept})), before, after)
+
+
+def transform(
+    model: onnx.ModelProto,
+    path: Path,
+    how: How,
+    chosen: Sequence[str],
+    feeds: Sequence[Feeds],
+) -> None:
+    """Write the model at `path`, with the products of the names `chosen` in fewer bits."""
+    with _quiet():
+        _transform(model, path, how, chosen, feeds)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The tools tell of every node and give advice."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _transform(
+    model: onnx.ModelProto, path: Path, how: How, chosen: Sequence[str], feeds: Sequence[Feeds]
+) -> None:
+    if how.precision == "int8" and not how.static:
+        _dynamic(model, path, chosen)
+    elif how.precision in qdq.FORMATS:
+        _static(model, path, how, chosen, feeds)
+    elif how.precision == "w4a16":
+        _four_bits(model, path, chosen)
+    else:
+        raise TaktError(f"no transform makes {how.precision}; known: {', '.join(PRECISIONS)}")
+
+
+def size(path: Path) -> int:
+    """Bytes of a graph with the file of its weights."""
+    data = path.with_name(path.name + ".data")
+    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+
+
+def module(name: str) -> str:
+    """The module's path in a node's name (`graph.tidy`), without the wrapper's "model."."""
+    return name.rpartition("/")[0].removeprefix("model.")
+
+
+def names(path: Path, keep: Iterable[str]) -> list[str]:
+    """Of the products that would be quantised, by their nodes."""
+    graph = onnx.load(path).graph
+    plain_products(graph)
+    return [name for name in products(graph) if not any(re.search(rule, module(name)) for rule in keep)]
+
+
+def group(name: str) -> str:
+    """The part of a policy that a product is in: "vision mlp", "expert self_attn" ..."""
+    path = [part for part in module(name).split(".") if not part.isdigit()]
+    return (
+        " ".join(dict.fromkeys(path[:1] + [p for p in path[1:-1] if p not in ("encoder", "layers")][-1:]))
+        or "all"
+    )
+
+
+def exactly(name: str) -> str:
+    """A rule that keeps the module of a product."""
+    return re.escape(module(name))
+
+
+def products(graph: onnx.GraphProto) -> list[str]:
+    """Names of the products of an activation and a weight that is worth quantising."""
+    weights = {w.name for w in graph.initializer if len(w.dims) == 2 and np.prod(w.dims) >= LEAST}
+    return [n.name for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+
+
+def plain_products(graph: onnx.GraphProto) -> None:
+    """Each Gemm whose factor is a weight as MatMul and Add, which is what the tools quantise."""
+    weights = {w.name: w for w in graph.initializer}
+    uses = [name for node in graph.node for name in node.input]
+    for at, node in reversed(list(enumerate(graph.node))):
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        plain = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
+        if node.op_type != "Gemm" or not plain or node.input[1] not in weights:
+            continue
+        factor = weights[node.input[1]]
+        if given.get("transB", 0):
+            turned = np.ascontiguousarray(numpy_helper.to_array(factor).T)
+            new = numpy_helper.from_array(turned, f"{factor.name}_turned_{at}")
+            graph.initializer.append(new)
+            if uses.count(factor.name) == 1:
+                graph.initializer.remove(factor)
+            factor = new
+        biased = len(node.input) > 2 and node.input[2]
+        out = f"{node.output[0]}_product" if biased else node.output[0]
+        made = [helper.make_node("MatMul", [node.input[0], factor.name], [out], name=node.name)]
+        if biased:
+            made.append(
+                helper.make_node("Add", [out, node.input[2]], [node.output[0]], name=f"{node.name}_bias")
+            )
+        graph.node.remove(node)
+        for offset, each in enumerate(made):
+            graph.node.insert(at + offset, each)
+
+
+def tables(graph: onnx.GraphProto) -> None:
+    """Round each large table that is looked up to int8, with a scale a row, and store it so."""
+    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    for tensor in list(graph.initializer):
+        if tensor.name not in looked_up or len(tensor.dims) != 2 or np.prod(tensor.dims) < TABLE:
+            continue
+        rows = numpy_helper.to_array(tensor)
+        scale = np.maximum(np.abs(rows).max(axis=1), 1e-8) / 127
+        rounded = (np.rint(rows / scale[:, None]) * scale[:, None]).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+        int8.store(graph, {tensor.name})
+
+
+def count_quantised(model: onnx.ModelProto) -> int:
+    """Products whose weight has fewer bits, whatever form they have; our own count, not a tool's."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    narrow = {
+        w.name
+        for w in model.graph.initializer
+        if w.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT8E4M3FN)
+    }
+    count = 0
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":
+            count += 1
+        elif node.op_type == "MatMulInteger":
+            count += node.input[1] in narrow
+        elif node.op_type == "MatMul":
+            behind = made.get(node.input[1])
+            count += behind is not None and behind.op_type == "DequantizeLinear" and behind.input[0] in narrow
+    return count
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """With the weights in a file of their own where they are large."""
+    data = path.with_name(path.name + ".data")
+    data.unlink(missing_ok=True)
+    if model.ByteSize() > LARGE:
+        onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=1024)
+    else:
+        onnx.save(model, path)
+
+
+def _dynamic(model: onnx.ModelProto, path: Path, chosen: Sequence[str]) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    del model.graph.value_info[:]  # the tool stumbles over shapes that are there already
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.onnx"
+        save(model, plain)
+        path.with_name(path.name + ".data").unlink(missing_ok=True)
+        quantize_dynamic(
+            plain, path, op_types_to_quantize=["MatMul"], nodes_to_quantize=list(chosen), per_channel=True,
+            # 7 bits: on CPUs without VNNI two products of 8 bits are summed in 16 bits, and may not fit.
+            reduce_range=True, weight_type=QuantType.QInt8,
+            use_external_data_format=model.ByteSize() > 4 * LARGE,
+            extra_options={"MatMulConstBOnly": True},
+        )  # fmt: skip
+
+
+def _static(
+    model: onnx.ModelProto, path: Path, how: How, chosen: Sequence[str], feeds: Sequence[Feeds]
+) -> None:
+    if not feeds:
+        raise TaktError("fixed scales of activations need observations: say --observations")
+    qdq.insert(model, how.precision, chosen, feeds, how.per_channel)
+    save(model, path)
+
+
+def _four_bits(model: onnx.ModelProto, path: Path, chosen: Sequence[str]) -> None:
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    wanted = set(chosen)
+    left = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in wanted]
+    tool = MatMulNBitsQuantizer(
+        model, bits=4, block_size=BLOCK, is_symmetric=False, accuracy_level=1, nodes_to_exclude=left
+    )
+    tool.process()
+    save(tool.model.model, path)

@@ -1,0 +1,177 @@
+"""Fewer bits: counted, compared, and refused where nothing was won or too much was lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import vla.__main__ as frontdoor
+from export import graph, quantise
+from export.quantise import How
+from runtime import bundle
+from runtime.graphs import OnnxGraph
+from tests import fakes
+from vla.contract import TaktError
+
+HOWS = [How("int8"), How("int8", static=True), How("fp8", static=True), How("w4a16")]
+
+
+class Policy(nn.Module):
+    """Modules of the names that real ones have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision = nn.ModuleDict({"mlp": nn.Linear(64, 96)})
+        self.expert = nn.ModuleList(
+            [nn.ModuleDict({"self_attn": nn.Linear(96, 64), "mlp": nn.Linear(64, 64)})]
+        )
+        self.action_out_proj = nn.Linear(64, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer = self.expert[0]
+        x = torch.relu(self.vision["mlp"](x))
+        x = torch.relu(layer["mlp"](torch.relu(layer["self_attn"](x))))
+        return self.action_out_proj(x)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    part = graph.Part("step", Policy(), lambda n: {"x": torch.randn(n, 7, 64)}, ("y",))
+    graph.write(part, tmp_path / "step.onnx", dynamic=True)
+    return tmp_path / "step.onnx"
+
+
+def answer(file: Path, x: np.ndarray) -> np.ndarray:
+    return next(iter(OnnxGraph(file)({"x": x}).values()))
+
+
+def given(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(2, 7, 64)).astype(np.float32)
+
+
+def feeds() -> list[dict[str, np.ndarray]]:
+    return [{"x": given(seed)} for seed in range(4)]
+
+
+@pytest.mark.parametrize("how", HOWS, ids=str)
+def test_products_have_fewer_bits_and_answer_nearly_the_same(file: Path, how: How) -> None:
+    wanted = answer(file, given(9))
+    report = quantise.quantise(file, how, feeds())
+    # Attention of the expert and what makes the actions stay.
+    assert (report.quantised, report.products) == (2, 4)
+    assert report.kept == ("action_out_proj", "expert.0.self_attn")
+    assert report.bytes_after == file.stat().st_size < report.bytes_before
+    error = np.abs(answer(file, given(9)) - wanted).mean() / np.abs(wanted).mean()
+    assert 0 < error < (0.03 if how.precision == "int8" else 0.1)
+
+
+@pytest.mark.parametrize("how", HOWS, ids=str)
+def test_everything_can_be_quantised_and_errs_more(file: Path, how: How) -> None:
+    plain = file.read_bytes()
+    wanted = answer(file, given(9))
+    errors = []
+    for keep in (quantise.KEEP, ()):
+        file.write_bytes(plain)
+        report = quantise.quantise(file, how, feeds(), keep)
+        errors.append(np.abs(answer(file, given(9)) - wanted).mean())
+    assert report.quantised == report.products == 4
+    assert errors[1] > errors[0]
+
+
+def test_the_count_is_our_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that says nothing and does nothing is found out."""
+    assert quantise.count_quantised(onnx.load(file)) == 0
+    names = quantise.names(file, ())
+    assert len(names) == 4
+    assert {quantise.group(n) for n in names} == {"vision", "expert", "action_out_proj"}
+    monkeypatch.setattr(quantise, "transform", lambda *args: None)
+    with pytest.raises(TaktError, match="nothing was won"):
+        quantise.quantise(file, How("int8"))
+
+
+def test_one_scale_a_weight_is_coarser(file: Path) -> None:
+    """Where channels differ in size, as they do in policies that were trained."""
+    model = onnx.load(file)
+    quantise.plain_products(model.graph)
+    for weight in model.graph.initializer:
+        if len(weight.dims) == 2:
+            array = numpy_helper.to_array(weight)
+            sizes = 10 ** np.linspace(-2, 0, array.shape[1], dtype=np.float32)
+            weight.CopyFrom(numpy_helper.from_array(array * sizes, weight.name))
+    onnx.save(model, file)
+    plain, wanted, errors = file.read_bytes(), answer(file, given(9)), []
+    for per_channel in (True, False):
+        file.write_bytes(plain)
+        quantise.quantise(file, How("int8", True, per_channel), feeds(), ())
+        errors.append(np.abs(answer(file, given(9)) - wanted).mean())
+    assert errors[1] > 1.3 * errors[0]
+
+
+def test_a_gemm_is_a_product_and_a_sum(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    array = {"w": rng.normal(size=(48, 32)), "b": rng.normal(size=48), "v": rng.normal(size=(48, 40))}
+    weights = [numpy_helper.from_array(a.astype(np.float32), n) for n, a in array.items()]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"], name="one/Gemm_0", transB=1),
+        helper.make_node("Gemm", ["h", "v"], ["y"], name="two/Gemm_1"),
+    ]
+    port = helper.make_tensor_value_info
+    made = helper.make_graph(
+        nodes, "g", [port("x", TensorProto.FLOAT, [5, 32])], [port("y", TensorProto.FLOAT, [5, 40])], weights
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", graph.OPSET)], ir_version=10)
+    onnx.save(model, str(tmp_path / "g.onnx"))
+    x = rng.normal(size=(5, 32)).astype(np.float32)
+    wanted = answer(tmp_path / "g.onnx", x)
+    quantise.plain_products(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(tmp_path / "g.onnx"))
+    np.testing.assert_allclose(answer(tmp_path / "g.onnx", x), wanted, rtol=1e-5, atol=1e-5)
+    assert [n.op_type for n in model.graph.node] == ["MatMul", "Add", "MatMul"]
+    assert quantise.products(model.graph) == ["one/Gemm_0", "two/Gemm_1"]
+
+
+def test_fixed_scales_want_observations(file: Path) -> None:
+    with pytest.raises(TaktError, match="observations"):
+        quantise.quantise(file, How("int8", static=True))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--precision", "w4a16", "--static"], "--static"),
+        (["--precision", "int8", "--per-tensor"], "--per-tensor"),
+        (["--precision", "int8", "--keep", "("], "regular expression"),
+        (["--precision", "int8", "--samples", "0"], "--samples"),
+        (["--precision", "int8", "--tolerance", "0"], "--tolerance"),
+        ([], "is a bundle in fp32"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.write_bundle(tmp_path / "b", fakes.arm_spec(), steps=2, noise=1.0)
+    assert frontdoor.main(["export", str(tmp_path / "b"), str(tmp_path / "out"), *flags]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_with_nothing_to_quantise_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.write_bundle(tmp_path / "b", fakes.arm_spec(), steps=2, noise=1.0)
+    args = [str(tmp_path / "b"), str(tmp_path / "out"), "--precision", "int8"]
+    assert frontdoor.main(["export", *args]) == 1
+    assert "nothing is left to quantise" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    bundle.load(tmp_path / "b")  # and what it was to be made of is as it was
+    assert "precision" not in json.loads((tmp_path / "b/policy.json").read_text())
