@@ -8,6 +8,7 @@ checkpoint to compare with is opened by its own process.
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Command:
         chosen = self._check()
         folders = [Path(v.place).resolve().name for v in chosen]
         outcomes = compared.outcomes(self.eval, folders, first=self._first)
+        load = os.getloadavg()[0]
         with ExitStack() as stack:
             workers = [stack.enter_context(Worker(v)) for v in chosen]
             meters = stack.enter_context(energy.meters())
@@ -79,7 +81,7 @@ class Command:
             )
             for i, (v, turns) in enumerate(zip(chosen, taken, strict=True))
         ]
-        report = self._report(specs[0], source, meters, rows, taken)
+        report = self._report(specs[0], source, meters, rows, taken) | {"load": load}
         self._write(report, chosen, taken)
         compared.show(report)
         return 0

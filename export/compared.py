@@ -14,6 +14,7 @@ from rich.table import Table
 from sim.statistics import mcnemar, paired
 from vla.contract import TaktError
 
+BUSY = 0.5  # load, processes that wait or work, before a bench begins; above it its table says so
 SETTINGS = ("suite", "split", "swap", "rate")  # what has to be the same in results that are compared
 
 
@@ -133,6 +134,8 @@ def caption(report: dict[str, Any], unit: str) -> str:
     source = report["observations"]
     said = f"faster: median against {report['against']}; errors in {unit} against it, over {source['n']} "
     said += f"observations ({source['from']})"
+    if report.get("load", 0.0) > BUSY:
+        said += f"\nthe machine was busy (load {report['load']:.1f}): ratios hold, milliseconds less so"
     for row in report["variants"]:
         other = row.get("success", {}).get("against")
         if other is not None:

@@ -58,6 +58,7 @@ def test_the_report_has_its_keys(report: dict[str, Any]) -> None:
     assert (report["against"], report["rounds"], report["chunks"]) == ("one", 3, 4)
     assert [row["name"] for row in report["variants"]] == ["one", "two"]
     assert "torch" not in report["machine"]["versions"]
+    assert report["load"] >= 0
     for row in report["variants"]:
         assert (row["engine"], row["precision"]) == ("onnxruntime", "fp32")
         assert set(row["stages_ms"]) == {"preprocess", "words", "prefix", "steps", "step"}
