@@ -26,6 +26,7 @@ from export.nano_graphs import Joining
 from export.parity import Gate, Refused
 from export.quantise import Precision
 from runtime.bundle import load, verify, write_manifest
+from runtime.machine import machine
 from vla import train_data
 from vla.contract import TaktError
 
@@ -97,10 +98,13 @@ class Command:
         print(f"{self.out}: {size:.1f} MB; largest difference from torch {max(errors.values()):.1e}")
         for line in report.pop("said", []):
             print(line)
-        if self.json:
-            found = {"size_mb": size, "difference": errors, "precision": self.precision, **report}
-            self.json.write_text(jsonlib.dumps(found, indent=1))
+        self._tell({"size_mb": size, "difference": errors, **report})
         return 0
+
+    def _tell(self, found: dict[str, Any]) -> None:
+        if self.json:
+            said = {"machine": machine(), "precision": self.precision, **found}
+            self.json.write_text(jsonlib.dumps(said, indent=1) + "\n")
 
     def _plain(self, plain: Path) -> dict[str, float]:
         """The bundle in fp32, made or, where the checkpoint is one, taken; its differences from torch."""
@@ -156,8 +160,7 @@ class Command:
         load(staged)
         report = {"quantised": policy["precision"], "evidence": policy["evidence"]}
         if not evidence.passed:
-            if self.json:
-                self.json.write_text(jsonlib.dumps({"precision": self.precision, **report}, indent=1))
+            self._tell(report)
             worst = gate.worst(plain, self._how(), self.keep)
             raise Refused(f"{evidence.line()}; {worst}")
         of = sum(r.products for r in reports.values())

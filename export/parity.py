@@ -24,9 +24,11 @@ from runtime.graphs import Arrays, Graph, OnnxGraph
 from sim.statistics import mcnemar, paired
 from vla.contract import ActionChunk, Observation, TaktError
 
-# Largest accepted mean action error, as a share of each action's range.
-TOLERANCES = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 2e-2, "int8": 3e-2, "fp8": 4e-2, "w4a16": 5e-2}
+# Largest accepted mean action error, as a share of each action's range. The shipped policy in int8 has 0.005
+# and in w4a16 0.013, and does as well as in fp32; all of it in int8 with one scale a weight has 0.021.
+TOLERANCES = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 1e-2, "int8": 1e-2, "fp8": 2e-2, "w4a16": 3e-2}
 LOSS = 0.02  # of success, above which a bundle is refused
+ENOUGH = 50  # episodes, from which the difference itself is judged and not its interval
 JERK = 0.10  # by which jerk may grow
 EPISODE_SEED = 30_000
 NO_EVIDENCE = "no closed-loop evidence"
@@ -57,9 +59,15 @@ class Evidence:
 
     @property
     def passed(self) -> bool:
+        return self.mean <= self.tolerance and self._moves_as_well()
+
+    def _moves_as_well(self) -> bool:
         loop = self.closed_loop
-        good = not isinstance(loop, dict) or (loop["difference"] >= -LOSS and loop["jerk_ratio"] <= 1 + JERK)
-        return self.mean <= self.tolerance and good
+        if isinstance(loop, str):
+            return True
+        # One episode of a few is many points: then only a loss that is beyond chance counts.
+        gained = loop["difference"] if loop["n"] >= ENOUGH else loop["ci95"][1]
+        return gained >= -LOSS and loop["jerk_ratio"] <= 1 + JERK
 
     def line(self) -> str:
         said = (

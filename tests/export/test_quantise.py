@@ -175,3 +175,39 @@ def test_a_bundle_with_nothing_to_quantise_is_refused(
     assert not (tmp_path / "out").exists()
     bundle.load(tmp_path / "b")  # and what it was to be made of is as it was
     assert "precision" not in json.loads((tmp_path / "b/policy.json").read_text())
+
+
+# -- the gate, on the shipped policy
+
+NANO = Path(bundle.__file__).parent.parent / "vla/bundles/nano"
+
+
+@pytest.mark.slow
+def test_the_gate_lets_the_shipped_policy_through_and_stops_a_bad_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [
+        "export",
+        str(NANO),
+        str(tmp_path / "good"),
+        "--precision",
+        "int8",
+        "--json",
+        str(tmp_path / "good.json"),
+    ]
+    assert frontdoor.main([*args, "--episodes", "2"]) == 0
+    said = json.loads((tmp_path / "good.json").read_text())
+    assert said["evidence"]["on"].startswith("tabletop")
+    assert said["evidence"]["closed_loop"]["n"] == 2
+    assert said["quantised"]["graphs"]["prefix"]["quantised"] > 20
+    assert bundle.load(tmp_path / "good").policy["evidence"] == said["evidence"]
+    # Everything, one scale a weight, fixed on a few observations: what was stopped on a real arm as jerky.
+    bad = ["--static", "--per-tensor", "--keep", "(?!)", "--json", str(tmp_path / "bad.json")]
+    capsys.readouterr()
+    assert frontdoor.main(["export", str(NANO), str(tmp_path / "bad"), "--precision", "int8", *bad]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "action error" in line
+    assert "hurts most" in line
+    assert "step: outlet" in line
+    assert not (tmp_path / "bad").exists()
+    assert json.loads((tmp_path / "bad.json").read_text())["evidence"]["passed"] is False
