@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from runtime import joining, loop
 from runtime.budget import Budget
 from runtime.clock import SimulatedClock, Ticker
 from runtime.guard import Guard
+from runtime.latency import Draws, Latency, parse
 from runtime.machine import machine
 from runtime.planner import InlineLink, Planner
 from runtime.policies import open_policy
@@ -72,7 +73,8 @@ class Command:
     swap: bool = False
     """Let language alone decide: two tasks on a table, two in swapped roles, one that has nothing to do."""
     latency: str = "0ms"
-    """Simulated time from an observation to its chunk, as 120ms or 0.12s; physics goes on meanwhile."""
+    """Simulated time from an observation to its chunk, while physics goes on: 120ms, lognormal:80ms,0.3
+    (median, sigma), or PROFILE.json of takt bench --profile."""
     join: str | None = None
     """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
     rate: float = 30.0
@@ -106,7 +108,7 @@ class Command:
             raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed from 0 to 2^62")
         if not 1 <= self.rate <= 240:
             raise TaktError("--rate is from 1 to 240 ticks a second")
-        if duration(self.latency) > suite.seconds:
+        if parse(self.latency).median > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
         return suite, joining.make(self.join, open_policy(self.policy).spec).name
@@ -125,9 +127,8 @@ class Command:
                 bar.update(task, advance=1, description=f"{k}/{n} succeeded")
 
     def _results(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
-        options = Options(
-            self.suite, self.policy, self.split, self.swap, duration(self.latency), self.join, self.rate
-        )
+        late = parse(self.latency)
+        options = Options(self.suite, self.policy, self.split, self.swap, late, self.join, self.rate)
         if self.workers == 1:
             start(options)
             yield from map(play, jobs)
@@ -150,7 +151,7 @@ class Command:
             "split": self.split,
             "swap": self.swap,
             "machine": machine(),
-            "latency": self.latency,
+            "latency": {"given": self.latency, **parse(self.latency).to_json(), **waited(results)},
             "join": join,
             "rate": self.rate,
             "seeds": [self.seed, self.seed + self.episodes - 1],
@@ -197,23 +198,17 @@ def both(episodes: list[dict[str, Any]], group: str) -> bool:
     return all(e["success"] for e in episodes if e["group"] == group)
 
 
-def duration(text: str) -> float:
-    """Seconds in "120ms" or "0.12s".
-
-    Raises:
-        TaktError: it is neither.
+def waited(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The latencies that were drawn, and what they did to the ticks: of all of them, `held` had no row to
+    play, `dry` are those of them whose plan had run out, `skipped` were left out; answers that came too
+    late to be used.
     """
-    for suffix, unit in (("ms", 1e-3), ("s", 1.0)):
-        number = text.removesuffix(suffix)
-        if number != text:
-            try:
-                value = float(number) * unit
-            except ValueError:
-                break
-            if np.isfinite(value) and value >= 0:
-                return value
-            break
-    raise TaktError(f"--latency {text!r} is not a duration; write 120ms or 0.12s")
+    drawn = np.array([v for r in results for v in r["latencies"]]) * 1e3
+    episodes = [e for r in results for e in r["episodes"]]
+    counts = {name: sum(e[name] for e in episodes) for name in ("held", "dry", "skipped")}
+    out = {"ticks": {"all": sum(e["steps"] for e in episodes)} | counts}
+    answers = {name: sum(e[name] for e in episodes) for name in ("asked", "late")}
+    return out | {"answers": answers, "drawn_ms": percentiles(drawn) if len(drawn) else {}}
 
 
 def score(outcomes: list[bool]) -> dict[str, Any]:
@@ -231,13 +226,13 @@ def percentiles(values: np.ndarray) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Options:
-    """What every episode of a run has in common; `latency` in s."""
+    """What every episode of a run has in common."""
 
     suite: str
     policy: str
     split: str
     swap: bool
-    latency: float
+    latency: Latency
     join: str | None
     rate: float
 
@@ -269,20 +264,24 @@ def start(options: Options, parent: int | None = None) -> None:
 
 
 def play(seed: int) -> dict[str, Any]:
-    """All episodes of one seed: their outcomes, the stages' seconds and the jerk."""
+    """All episodes of one seed: their outcomes, the stages' seconds, the latencies drawn and the jerk."""
     global _worker
     assert _options is not None
     _worker = _worker or _Worker(_options)
     stages: dict[str, list[float]] = {name: [] for name in STAGES}
-    episodes, jerks = [], []
-    for scenario in _worker.suite.scenarios(seed, _options.split, _options.swap):
-        episode, joints = obey(_worker, scenario, stages)
+    episodes, jerks, latencies = [], [], []
+    for i, scenario in enumerate(_worker.suite.scenarios(seed, _options.split, _options.swap)):
+        late = Draws(_options.latency, seed, i)
+        episode, joints = obey(_worker, scenario, stages, late)
         episodes.append(episode)
         jerks.append(jerk(joints, _options.period))
-    return {"episodes": episodes, "jerk": jerks, "stages": stages}
+        latencies += late.seconds
+    return {"episodes": episodes, "jerk": jerks, "stages": stages, "latencies": latencies}
 
 
-def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dict[str, Any], np.ndarray]:
+def obey(
+    w: _Worker, scenario: Any, stages: dict[str, list[float]], late: Draws
+) -> tuple[dict[str, Any], np.ndarray]:
     """One episode; its row of the report and the measured joints at every tick, shape (T, A)."""
     # Time begins anew: how its sums are rounded must not depend on what was played before.
     w.robot.clock = clock = SimulatedClock()
@@ -290,13 +289,16 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
     w.policy.reset(scenario.seed)
     begun = clock.now()
     period = w.options.period
-    link = _Listening(InlineLink(w.policy, w.options.latency, clock), stages)
+    link = _Listening(InlineLink(w.policy, late, clock), stages)
     planner = Planner(w.policy.spec, link, join=w.options.join, period=period)
     goal = Goal(scenario, w.robot.world, scenario.settle, begun, begun + scenario.seconds)
     joints: list[np.ndarray] = []
+    dry = 0
 
     def watch(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
+        nonlocal dry
         joints.append(seen.state)
+        dry += target is None and planner.chunk is not None
 
     result = loop.run(
         w.robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,
@@ -311,6 +313,10 @@ def obey(w: _Worker, scenario: Any, stages: dict[str, list[float]]) -> tuple[dic
         "steps": result.ticks,
         "sim_seconds": round(result.ticks * period, 4),
         "held": result.held,
+        "dry": dry,
+        "skipped": result.skipped,
+        "asked": result.asked,
+        "late": result.late,
     }
     return row, np.array(joints)
 
@@ -339,7 +345,11 @@ class Goal:
 
 
 class _Listening:
-    """A link that notes how long the stages of each answer took."""
+    """A link that notes how long the stages of each answer took, and hands it on without those times.
+
+    They are this machine's, and time is simulated: a planner that counted them would decide otherwise
+    on a busy one.
+    """
 
     def __init__(self, link: InlineLink, stages: dict[str, list[float]]) -> None:
         self._link, self._stages = link, stages
@@ -357,4 +367,4 @@ class _Listening:
             for name in STAGES:
                 if name in chunk.stages:
                     self._stages[name].append(chunk.stages[name])
-        return chunks
+        return [replace(chunk, stages={}, step_seconds=(), origin=None) for chunk in chunks]

@@ -40,10 +40,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("runtime.serve", "answer robots over the network with a policy"),
     "keys": ("runtime.keys", "who may speak with a policy server over a network"),
     "export": ("export.command", "turn a checkpoint into a verified bundle"),
+    "bench": ("export.bench", "bundles side by side: latency, memory, action error, success"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
     "budget": ("runtime.plan", "whether a rate holds with measured latencies, and what the planner will do"),
-    "report": ("runtime.report", "a run's budget as a picture"),
+    "report": ("export.report", "a run's budget, or a bench, as a picture"),
     "doctor": ("runtime.doctor", "what works on this machine, and what to do about the rest"),
 }
 
