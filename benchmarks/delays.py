@@ -23,7 +23,8 @@ from rich.table import Table
 
 from runtime.bundle import load
 from runtime.joining import JOININGS
-from sim.evaluate import SHIPPED, Command, machine
+from runtime.machine import machine
+from sim.evaluate import SHIPPED, Command
 from sim.statistics import mcnemar
 
 RESULTS = Path(__file__).parent / "results" / "delays.json"

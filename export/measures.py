@@ -12,7 +12,7 @@ import numpy as np
 
 from export.variants import Round, Variant
 from runtime import latency
-from sim.evaluate import percentiles
+from sim.score import percentiles
 from vla.contract import PolicySpec, TaktError
 
 

@@ -65,7 +65,7 @@ class OnnxGraph:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 3
         try:
-            # ReluQuantRewrite drops a Relu before fp8: it takes the zero of E4M3 for the least number there is.
+            # ReluQuantRewrite drops a Relu before fp8: it takes E4M3's zero for the least number there is.
             self._session = ort.InferenceSession(
                 str(path),
                 options,

@@ -102,7 +102,7 @@ def by_episode(report: dict[str, Any]) -> dict[tuple[Any, ...], bool]:
     """Success by what tells episodes of a run apart."""
     out: dict[tuple[Any, ...], bool] = {}
     for e in report["episodes"]:
-        key = (e["seed"], e["task"], e["group"], e["instruction"])
+        key: tuple[Any, ...] = (e["seed"], e["task"], e["group"], e["instruction"])
         while key in out:
             key = (*key, "again")
         out[key] = e["success"]

@@ -7,13 +7,8 @@ thread and never batched, and the clock is simulated. So any number of workers g
 from __future__ import annotations
 
 import json as jsonlib
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +16,24 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runtime import joining, loop
-from runtime.budget import Budget
-from runtime.clock import SimulatedClock, Ticker
-from runtime.guard import Guard
-from runtime.latency import Draws, Latency, parse
+from runtime import joining
+from runtime.bundle import sha256
+from runtime.latency import parse
 from runtime.machine import machine
-from runtime.planner import InlineLink, Planner
 from runtime.policies import open_policy
-from runtime.spawn import follow
-from runtime.watchdogs import Watch
-from sim.statistics import jerk, wilson
-from vla.contract import Observation, Prefix, TaktError, check_match
+from sim import journal, pool
+from sim.compare import compare, lines
+from sim.play import STAGES, Options, make_suite
+from sim.score import both, by_task, percentiles, score, waited
+from vla.contract import TaktError
 
 SHIPPED = Path(__file__).resolve().parent.parent / "vla" / "bundles" / "nano"
-STAGES = ("words", "preprocess", "prefix", "steps")
 TITLES = {
     "pairs": "both of a pair",
     "roles": "roles swapped",
     "roles_pairs": "both of a pair of swapped roles",
     "absent": "nothing moved where nothing is to be done",
 }
-
-
-def make_suite(name: str) -> Any:
-    """The suite an installed package offers under this name (entry points `takt.suites`).
-
-    Raises:
-        TaktError: no such name; the line lists the valid ones.
-    """
-    found = {entry.name: entry for entry in entry_points(group="takt.suites")}
-    if name not in found:
-        raise TaktError(f"no suite {name!r}; valid: {', '.join(sorted(found)) or 'none is installed'}")
-    return found[name].load()
 
 
 @dataclass
@@ -81,21 +61,52 @@ class Command:
     """Ticks a simulated second."""
     workers: int = 1
     """Processes."""
+    journal: Path | None = None
+    """Append each seed's result to this file as it comes; what is in it already is not played again."""
+    shard: str = "1/1"
+    """Which part of the seeds, as 2/4: the others are for other machines; see --merge."""
+    merge: tuple[Path, ...] = ()
+    """Play nothing: report what the --journal files of a run's shards hold."""
+    compare: tuple[Path, Path] | None = None
+    """Play nothing: compare two results of --json on the episodes that both have."""
     json: Path | None = None
     """Where to write the result."""
 
     def run(self) -> int:
+        if self.compare is not None:
+            found = compare(*self.compare)
+            print("\n".join(lines(found)))
+            if self.json:
+                self.json.write_text(jsonlib.dumps(found, indent=1) + "\n")
+            return 0
         report = self.measure()
         if self.json:
             self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
         self._print(report)
-        return 0
+        broken = [e for e in report["episodes"] if "error" in e]
+        return 1 if len(broken) == len(report["episodes"]) else 0
 
     def measure(self) -> dict[str, Any]:
         """What `run` writes; the gate of an export asks for it."""
         suite, join = self._check()
-        jobs = list(range(self.seed, self.seed + self.episodes))
-        return self._report(suite.name, join, list(self._progress(jobs)))
+        seeds = range(self.seed, self.seed + self.episodes)
+        if self.merge:
+            asked, results = journal.merged(list(self.merge))
+            wanted = self._asked(join) | {"machine": asked.get("machine")}
+            journal.differs(self.merge[0], asked, wanted, (journal.SHARD,))
+            return self._report(suite.name, join, [results[seed] for seed in seeds])
+        first, count = shard(self.shard)
+        return self._report(suite.name, join, list(self._progress(seeds[first::count], join)))
+
+    def _asked(self, join: str) -> dict[str, Any]:
+        """All that decides what episodes come to."""
+        manifest = Path(self.policy) / "manifest.json"
+        policy = sha256(manifest) if manifest.is_file() else self.policy
+        return {
+            "suite": self.suite, "policy": policy, "split": self.split, "swap": self.swap, "join": join,
+            "latency": parse(self.latency).to_json(), "rate": self.rate, "seed": self.seed,
+            "episodes": self.episodes, "shard": self.shard, "machine": machine(),
+        }  # fmt: skip
 
     def _check(self) -> tuple[Any, str]:
         """The suite, and how chunks will be joined."""
@@ -106,6 +117,7 @@ class Command:
             )
         if not (self.episodes >= 1 and 1 <= self.workers <= 64 and 0 <= self.seed < 2**62):
             raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed from 0 to 2^62")
+        shard(self.shard)
         if not 1 <= self.rate <= 240:
             raise TaktError("--rate is from 1 to 240 ticks a second")
         if parse(self.latency).median > suite.seconds:
@@ -113,33 +125,34 @@ class Command:
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
         return suite, joining.make(self.join, open_policy(self.policy).spec).name
 
-    def _progress(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
+    def _progress(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         console = Console(stderr=True)
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("evaluating", total=len(jobs))
             k = n = 0
-            for result in self._results(jobs):
+            for result in self._results(jobs, join):
                 yield result
                 k += sum(e["success"] for e in result["episodes"])
                 n += len(result["episodes"])
                 bar.update(task, advance=1, description=f"{k}/{n} succeeded")
 
-    def _results(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
+    def _results(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         late = parse(self.latency)
         options = Options(self.suite, self.policy, self.split, self.swap, late, self.join, self.rate)
-        if self.workers == 1:
-            start(options)
-            yield from map(play, jobs)
+        if self.journal is None:
+            yield from (result for _, result in pool.results(options, jobs, self.workers))
             return
-        # Spawned, never forked: GL contexts and engines do not survive a fork.
-        context = multiprocessing.get_context("spawn")
+        kept = journal.Journal(self.journal, self._asked(join))
         try:
-            with ProcessPoolExecutor(self.workers, context, start, (options, os.getpid())) as pool:
-                yield from pool.map(play, jobs)
-        except BrokenProcessPool:
-            raise TaktError("a worker process was killed (out of memory?): try fewer --workers") from None
+            played = pool.results(options, [seed for seed in jobs if seed not in kept.results], self.workers)
+            for seed in jobs:
+                if seed not in kept.results:
+                    kept.put(*next(played))
+                yield kept.results[seed]
+        finally:
+            kept.close()
 
     def _report(self, suite: str, join: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         every = [e for r in results for e in r["episodes"]]
@@ -159,8 +172,10 @@ class Command:
             "success": score([e["success"] for e in episodes]),
             "tasks": by_task(episodes),
             "latency_ms": {s: percentiles(v) for s, v in stages.items() if len(v)},
-            "jerk": float(np.mean([j for r in results for j in r["jerk"]])),
+            "jerk": float(np.mean([j for r in results for j in r["jerk"]] or [0.0])),
         }
+        if self.shard != "1/1":
+            report["shard"] = self.shard
         if self.swap:
             report["pairs"] = score([both(r["episodes"], "") for r in results])
         for group in sorted({e["group"] for e in every} - {""}):
@@ -183,188 +198,22 @@ class Command:
         for key in ("pairs", "roles", "roles_pairs", "absent"):
             if key in report:
                 print(line(TITLES[key], report[key]))
+        broken = [e for e in report["episodes"] if "error" in e]
+        if broken:
+            print(
+                f"{len(broken)} ended in an error; the first, seed {broken[0]['seed']}: {broken[0]['error']}"
+            )
         for stage, row in report["latency_ms"].items():
             print(f"  {stage:10s} p50 {row['p50']:.2f} ms  p95 {row['p95']:.2f}  p99 {row['p99']:.2f}")
 
 
-def by_task(episodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """The score of each kind of task, by name."""
-    names = sorted({e["task"] for e in episodes})
-    return {name: score([e["success"] for e in episodes if e["task"] == name]) for name in names}
+def shard(text: str) -> tuple[int, int]:
+    """(first, step) of the seeds of "2/4", which are those of number 1, 5, 9 ...
 
-
-def both(episodes: list[dict[str, Any]], group: str) -> bool:
-    """Whether every episode of a seed's group succeeded."""
-    return all(e["success"] for e in episodes if e["group"] == group)
-
-
-def waited(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The latencies that were drawn, and what they did to the ticks: of all of them, `held` had no row to
-    play, `dry` are those of them whose plan had run out, `skipped` were left out; answers that came too
-    late to be used.
+    Raises:
+        TaktError: it is no part of a whole.
     """
-    drawn = np.array([v for r in results for v in r["latencies"]]) * 1e3
-    episodes = [e for r in results for e in r["episodes"]]
-    counts = {name: sum(e[name] for e in episodes) for name in ("held", "dry", "skipped")}
-    out = {"ticks": {"all": sum(e["steps"] for e in episodes)} | counts}
-    answers = {name: sum(e[name] for e in episodes) for name in ("asked", "late")}
-    return out | {"answers": answers, "drawn_ms": percentiles(drawn) if len(drawn) else {}}
-
-
-def score(outcomes: list[bool]) -> dict[str, Any]:
-    n, k = len(outcomes), int(sum(outcomes))
-    return {"n": n, "k": k, "rate": k / n, "ci95": list(wilson(k, n))}
-
-
-def percentiles(values: np.ndarray) -> dict[str, float]:
-    p50, p95, p99, most = np.quantile(values, [0.5, 0.95, 0.99, 1.0])
-    return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(most)}
-
-
-# -- a worker: one world and one policy a process, kept between episodes
-
-
-@dataclass(frozen=True)
-class Options:
-    """What every episode of a run has in common."""
-
-    suite: str
-    policy: str
-    split: str
-    swap: bool
-    latency: Latency
-    join: str | None
-    rate: float
-
-    @property
-    def period(self) -> float:
-        return 1.0 / self.rate
-
-
-class _Worker:
-    def __init__(self, options: Options) -> None:
-        self.options, self.suite = options, make_suite(options.suite)
-        self.robot = self.suite.robot(SimulatedClock())
-        self.policy = open_policy(options.policy, threads=1)
-        check_match(self.policy.spec, self.robot.spec)
-
-
-_options: Options | None = None
-_worker: _Worker | None = None
-
-
-def start(options: Options, parent: int | None = None) -> None:
-    """A worker process begins, to end with `parent`. It is built at its first seed, where an error
-    reaches the user.
-    """
-    global _options, _worker
-    if parent is not None:
-        follow(parent)
-    _options, _worker = options, None
-
-
-def play(seed: int) -> dict[str, Any]:
-    """All episodes of one seed: their outcomes, the stages' seconds, the latencies drawn and the jerk."""
-    global _worker
-    assert _options is not None
-    _worker = _worker or _Worker(_options)
-    stages: dict[str, list[float]] = {name: [] for name in STAGES}
-    episodes, jerks, latencies = [], [], []
-    for i, scenario in enumerate(_worker.suite.scenarios(seed, _options.split, _options.swap)):
-        late = Draws(_options.latency, seed, i)
-        episode, joints = obey(_worker, scenario, stages, late)
-        episodes.append(episode)
-        jerks.append(jerk(joints, _options.period))
-        latencies += late.seconds
-    return {"episodes": episodes, "jerk": jerks, "stages": stages, "latencies": latencies}
-
-
-def obey(
-    w: _Worker, scenario: Any, stages: dict[str, list[float]], late: Draws
-) -> tuple[dict[str, Any], np.ndarray]:
-    """One episode; its row of the report and the measured joints at every tick, shape (T, A)."""
-    # Time begins anew: how its sums are rounded must not depend on what was played before.
-    w.robot.clock = clock = SimulatedClock()
-    scenario.lay(w.robot)
-    w.policy.reset(scenario.seed)
-    begun = clock.now()
-    period = w.options.period
-    link = _Listening(InlineLink(w.policy, late, clock), stages)
-    planner = Planner(w.policy.spec, link, join=w.options.join, period=period)
-    goal = Goal(scenario, w.robot.world, scenario.settle, begun, begun + scenario.seconds)
-    joints: list[np.ndarray] = []
-    dry = 0
-
-    def watch(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
-        nonlocal dry
-        joints.append(seen.state)
-        dry += target is None and planner.chunk is not None
-
-    result = loop.run(
-        w.robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,
-        Guard(w.robot.spec, Watch(patience=scenario.seconds)), goal, on_tick=watch,
-    )  # fmt: skip
-    row = {
-        "task": scenario.task,
-        "group": scenario.group,
-        "instruction": scenario.instruction,
-        "seed": scenario.seed,
-        "success": goal.reached,
-        "steps": result.ticks,
-        "sim_seconds": round(result.ticks * period, 4),
-        "held": result.held,
-        "dry": dry,
-        "skipped": result.skipped,
-        "asked": result.asked,
-        "late": result.late,
-    }
-    return row, np.array(joints)
-
-
-class Goal:
-    """An `until`: success that has lasted, or the time is up.
-
-    Attributes:
-        reached: whether success has lasted `settle` s.
-        took: from the beginning to that success, s.
-    """
-
-    def __init__(self, scenario: Any, world: Any, settle: float, begun: float, end: float) -> None:
-        self.scenario, self.world, self.settle, self.begun, self.end = scenario, world, settle, begun, end
-        self.took = float("inf")
-        self.since: float | None = None
-        self.reached = False
-
-    def __call__(self, now: float) -> bool:
-        if not self.scenario.successful(self.world):
-            self.since = None
-        elif self.since is None:
-            self.since, self.took = now, now - self.begun
-        self.reached = self.since is not None and now - self.since >= self.settle - 1e-9
-        return self.reached or now >= self.end
-
-
-class _Listening:
-    """A link that notes how long the stages of each answer took, and hands it on without those times.
-
-    They are this machine's, and time is simulated: a planner that counted them would decide otherwise
-    on a busy one.
-    """
-
-    def __init__(self, link: InlineLink, stages: dict[str, list[float]]) -> None:
-        self._link, self._stages = link, stages
-
-    lost, link_up = 0, True
-
-    def submit(
-        self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
-    ) -> bool:
-        return self._link.submit(observation, prefix, deadline)
-
-    def poll(self) -> list[Any]:
-        chunks = self._link.poll()
-        for chunk in chunks:
-            for name in STAGES:
-                if name in chunk.stages:
-                    self._stages[name].append(chunk.stages[name])
-        return [replace(chunk, stages={}, step_seconds=(), origin=None) for chunk in chunks]
+    part, _, whole = text.partition("/")
+    if not (part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole) <= 10_000):
+        raise TaktError(f"--shard is PART/WHOLE, 2/4 for example; got {text!r}")
+    return int(part) - 1, int(whole)

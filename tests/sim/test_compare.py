@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vla.__main__ as frontdoor
 from sim.compare import compare, detectable, lines
 from sim.statistics import mcnemar
 from vla.contract import TaktError
@@ -81,3 +82,13 @@ def test_what_does_not_compare_is_refused(tmp_path: Path) -> None:
         compare(a, report(tmp_path / "c", [True] * 3, first=500))
     with pytest.raises(TaktError, match="No such file"):
         compare(a, tmp_path / "nowhere")
+
+
+def test_the_command_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = report(tmp_path / "a", [False] * 20), report(tmp_path / "b", [True] * 20, "two")
+    assert frontdoor.main(["eval", "--compare", str(a), str(b), "--json", str(tmp_path / "out")]) == 0
+    assert "difference +100.0 points" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out").read_text()) == compare(a, b)
+    assert frontdoor.main(["eval", "--compare", str(a), str(tmp_path / "nowhere")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nowhere" in line

@@ -18,7 +18,7 @@ from runtime import latency
 from runtime.bundle import load
 from runtime.engine import OnnxPolicy
 from runtime.latency import Constant, Draws, Lognormal
-from sim import evaluate
+from sim import evaluate, play, score
 from sim.statistics import wilson
 from sim.tabletop.suite import SUITE, Scenario
 from tests import fakes
@@ -42,9 +42,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(SUITE, "scenarios", shorter, raising=False)
     yield
-    if evaluate._worker is not None:
-        evaluate._worker.robot.world.close()
-        evaluate._worker = None
+    if play._worker is not None:
+        play._worker.robot.world.close()
+        play._worker = None
 
 
 def report(policy: Path, out: Path, *flags: str) -> dict[str, Any]:
@@ -149,12 +149,12 @@ def test_a_score_counts_by_task_and_by_group() -> None:
         ("lift X", "x", 1),
     ]
     episodes = [{"task": t, "group": g, "success": bool(s)} for t, g, s in rows]
-    table = evaluate.by_task(episodes[:3])
+    table = score.by_task(episodes[:3])
     assert list(table) == ["lift X", "put X in Y"]
     assert [(row["k"], row["n"]) for row in table.values()] == [(1, 1), (1, 2)]
-    assert not evaluate.both(episodes, "")
-    assert not evaluate.both(episodes, "roles")
-    assert evaluate.both(episodes, "x")
+    assert not score.both(episodes, "")
+    assert not score.both(episodes, "roles")
+    assert score.both(episodes, "x")
 
 
 @pytest.mark.parametrize(("settle", "seconds", "ticks"), [(0.3, 1.0, 10), (0.6, 1.0, 19), (2.0, 0.5, 16)])
@@ -162,13 +162,11 @@ def test_each_scenario_says_how_long_it_lasts_and_success_must(
     policy: Path, settle: float, seconds: float, ticks: int
 ) -> None:
     """Where nothing is to be done, an arm that rests is right from the first tick on."""
-    worker = evaluate._Worker(
-        evaluate.Options("tabletop", str(policy), "seen", True, Constant(5.0), "naive", 30.0)
-    )
+    worker = play._Worker(play.Options("tabletop", str(policy), "seen", True, Constant(5.0), "naive", 30.0))
     *_, absent = SUITE.scenarios(3, "seen", True)
     scenario = replace(absent, settle=settle, seconds=seconds)
     late = Draws(Constant(5.0), 3)
-    row, joints = evaluate.obey(worker, scenario, {name: [] for name in evaluate.STAGES}, late)
+    row, joints = play.obey(worker, scenario, {name: [] for name in play.STAGES}, late)
     worker.robot.world.close()
     assert row["success"] is (settle < seconds)
     assert abs(row["steps"] - ticks) <= 1
@@ -237,12 +235,10 @@ def test_the_report_says_what_was_simulated_and_what_it_did(policy: Path, tmp_pa
 
 
 def test_a_plan_that_runs_out_is_counted_dry(policy: Path) -> None:
-    worker = evaluate._Worker(
-        evaluate.Options("tabletop", str(policy), "seen", False, Constant(0.45), "naive", 30.0)
-    )
+    worker = play._Worker(play.Options("tabletop", str(policy), "seen", False, Constant(0.45), "naive", 30.0))
     (scenario,) = SUITE.scenarios(3, "seen", False)
-    row, _ = evaluate.obey(
-        worker, replace(scenario, seconds=2.0), {n: [] for n in evaluate.STAGES}, Draws(Constant(0.45), 3)
+    row, _ = play.obey(
+        worker, replace(scenario, seconds=2.0), {n: [] for n in play.STAGES}, Draws(Constant(0.45), 3)
     )
     worker.robot.world.close()
     # Asked at 0 s, there at 14 ticks; asked again then, there 14 ticks later, but its rows end after 22.
@@ -269,10 +265,10 @@ def test_episodes_do_not_depend_on_how_fast_the_machine_is(tmp_path: Path) -> No
     played = []
     for seed in range(3):
         late = Lognormal(0.3, 0.3)
-        worker = evaluate._Worker(evaluate.Options("tabletop", str(folder), "seen", False, late, "rtc", 30.0))
+        worker = play._Worker(play.Options("tabletop", str(folder), "seen", False, late, "rtc", 30.0))
         worker.policy = OnnxPolicy(load(folder), clock=Moody(seed))
-        stages: dict[str, list[float]] = {name: [] for name in evaluate.STAGES}
-        row, joints = evaluate.obey(worker, replace(scenario, seconds=6.0), stages, Draws(late, 3))
+        stages: dict[str, list[float]] = {name: [] for name in play.STAGES}
+        row, joints = play.obey(worker, replace(scenario, seconds=6.0), stages, Draws(late, 3))
         worker.robot.world.close()
         assert min(stages["steps"]) > 0  # which the report tells, for it is what the machine did
         played.append((row, joints.tolist()))
@@ -320,7 +316,7 @@ class _Scenario:
     ],
 )
 def test_success_must_last(answers: list[bool], ends: float, reached: bool) -> None:
-    goal = evaluate.Goal(_Scenario(answers), None, settle=0.3, begun=0.0, end=1.0)
+    goal = play.Goal(_Scenario(answers), None, settle=0.3, begun=0.0, end=1.0)
     now = next(tick / 10 for tick in range(12) if goal(tick / 10))
     assert now == pytest.approx(ends)
     assert goal.reached is reached
