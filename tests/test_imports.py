@@ -57,6 +57,7 @@ MODELS = {
     "act.py",
     "act_folder.py",
     "folder.py",
+    "folder_spec.py",
     "fold.py",
     "minilm.py",
     "policy.py",

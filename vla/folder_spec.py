@@ -1,0 +1,144 @@
+"""What takt.json and the statistics say about a folder's numbers: names, units, limits, cameras, rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vla.contract import ActionSpace, CameraSpec, Dimension, PolicySpec, TaktError
+from vla.folder import ACTION, IMAGES, STATE, Folder
+
+SO101 = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+EMPTY = "empty_camera_"  # what LeRobot calls the cameras it trains without pictures
+FPS = 30.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A policy's camera: the robot's name for it, None where it has none, and its trained size."""
+
+    robot: str | None
+    height: int
+    width: int
+
+
+def cameras(read: Folder) -> list[Camera]:
+    names = _renamed(read) | _object(read, "cameras")
+    unknown = sorted(set(names) - set(read.cameras))
+    if unknown:
+        raise TaktError(
+            f"{read.path}/takt.json names a camera {unknown[0]!r}; there are {', '.join(read.cameras)}"
+        )
+    found = []
+    for camera in read.cameras:
+        robot = names.get(camera, None if camera.startswith(EMPTY) else camera)
+        shape = read.inputs[IMAGES + camera].shape
+        if len(shape) != 3 or shape[0] != 3 or not (robot is None or isinstance(robot, str)):
+            raise TaktError(f"{read.path}: camera {camera!r} has shape {list(shape)} and the name {robot!r}")
+        found.append(Camera(robot, shape[1], shape[2]))
+    if not any(c.robot for c in found):
+        raise TaktError(f"{read.path}: no camera is left")
+    if read.kind == "act" and not all(c.robot for c in found):
+        raise TaktError(f"{read.path}: an ACT policy cannot do without one of its cameras")
+    return found
+
+
+def _renamed(read: Folder) -> dict[str, Any]:
+    """Cameras that the preprocessor renames: the policy's name -> the robot's."""
+    table = read.steps.get("rename_observations_processor", {}).get("rename_map") or {}
+    if not isinstance(table, dict) or not all(
+        isinstance(name, str) and name.startswith(IMAGES) for pair in table.items() for name in pair
+    ):
+        raise TaktError(
+            f"{read.path}/policy_preprocessor.json: rename_map may rename cameras alone, not {table}"
+        )
+    return {ours.removeprefix(IMAGES): robots.removeprefix(IMAGES) for robots, ours in table.items()}
+
+
+def _object(read: Folder, name: str) -> dict[str, Any]:
+    value = read.extra.get(name, {})
+    if not isinstance(value, dict):
+        raise TaktError(f"{read.path}/takt.json: {name} is no object")
+    return value
+
+
+def _list(read: Folder, name: str, width: int, default: Sequence[Any], kind: type) -> list[Any]:
+    value = read.extra.get(name, list(default))
+    good = isinstance(value, list) and len(value) == width
+    if not good or not all(isinstance(v, (int, float) if kind is float else kind) for v in value):
+        raise TaktError(f"{read.path}/takt.json: {name} is a list of {width}, got {value!r}")
+    return value
+
+
+def _units(read: Folder, width: int) -> tuple[Tensor, Tensor]:
+    """Of the policy's numbers into SI units: what each is multiplied by, what is then added; (width,)."""
+    scale = _list(read, "scale", width, [1.0] * width, float)
+    if not all(math.isfinite(v) and v for v in scale):
+        raise TaktError(f"{read.path}/takt.json: scale has a 0 or what is not finite")
+    return torch.tensor(scale), torch.tensor(_list(read, "shift", width, [0.0] * width, float))
+
+
+def rescale(read: Folder, model: Any) -> None:
+    """Let the model's numbers be SI units."""
+    for name, normal in ((STATE, model.of_state), (ACTION, model.of_actions)):
+        if name in read.inputs or name in read.outputs:
+            normal.rescale(*_units(read, read.width(name)))
+
+
+def spec(read: Folder, cameras: Sequence[Camera], rows: int) -> PolicySpec:
+    width = read.width(ACTION)
+    states = read.width(STATE) if STATE in read.inputs else 0
+    names = _list(read, "actions", width, _names(width), str)
+    fps = read.extra.get("fps", FPS)
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < 1e4:
+        raise TaktError(f"{read.path}/takt.json: fps is {fps!r}")
+    lower, upper, units = _range(read, width)
+    dimensions = [Dimension(*each) for each in zip(names, units, lower, upper, strict=True)]
+    taken = read.number("n_action_steps", rows)
+    if not 1 <= taken <= rows:
+        raise TaktError(f"{read.path}/config.json: n_action_steps is {taken}, of {rows} rows")
+    return PolicySpec(
+        name=f"{read.kind} {read.path.resolve().name}",
+        state=tuple(_list(read, "state", states, _names(states), str)),
+        actions=ActionSpace(tuple(dimensions)),
+        cameras=tuple(CameraSpec(c.robot, c.height, c.width) for c in cameras if c.robot is not None),
+        chunk_length=rows,
+        dt=1.0 / fps,
+        replan=taken / fps,
+        joining="none" if read.kind == "act" else "guided",
+    )
+
+
+def _names(width: int) -> tuple[str, ...]:
+    return SO101 if width == len(SO101) else tuple(f"joint_{i}" for i in range(width))
+
+
+def _range(read: Folder, width: int) -> tuple[list[float], list[float], list[str]]:
+    """Limits and units of the actions: what they were in training; rad where that is within a turn."""
+    scale, shift = _units(read, width)
+    turn = torch.full((width,), 2 * math.pi)
+    known = _reach(read, width)
+    one, two = ((each * scale + shift) for each in (known or (-turn, turn)))
+    low, high = torch.minimum(one, two), torch.maximum(one, two)
+    rad = known is not None and bool((low >= -turn).all() and (high <= turn).all())
+    units = _list(read, "unit", width, ["rad" if rad else "1"] * width, str)
+    return low.tolist(), high.tolist(), units
+
+
+def _reach(read: Folder, width: int) -> tuple[Tensor, Tensor] | None:
+    """From where to where the actions went in training, by the statistics that are there."""
+    stats = {name: value.float().reshape(-1) for name, value in read.stats.get(ACTION, {}).items()}
+    stats = {
+        name: value for name, value in stats.items() if value.shape == (width,) and value.isfinite().all()
+    }
+    for low, high in (("min", "max"), ("q01", "q99"), ("q10", "q90")):
+        if low in stats and high in stats:
+            return stats[low], stats[high]
+    if "mean" in stats and "std" in stats:
+        return stats["mean"] - 3 * stats["std"], stats["mean"] + 3 * stats["std"]
+    return None
