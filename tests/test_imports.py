@@ -58,6 +58,7 @@ MODELS = {
     "act_folder.py",
     "folder.py",
     "folder_spec.py",
+    "openpi_folder.py",
     "fold.py",
     "minilm.py",
     "policy.py",

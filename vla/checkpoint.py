@@ -1,7 +1,7 @@
 """A folder people have -> a policy. Entry point `checkpoint` of `takt.policies`.
 
-LeRobot's folders say what a policy computes and not what its numbers are: names, units and the rate of rows
-are its data set's. A file `takt.json` in the folder says them; all of it is optional:
+Folders say what a policy computes and not what its numbers are: names, units and the rate of rows are its
+data set's. A file `takt.json` in the folder says them; all of it is optional:
 
     {"fps": 30,                                rows a second
      "state": ["shoulder_pan", ...],           names, in order
@@ -9,7 +9,9 @@ are its data set's. A file `takt.json` in the folder says them; all of it is opt
      "scale": [0.01745, ...], "shift": [...],  number * scale + shift = SI unit, for state and actions
      "unit": ["rad", ...],
      "cameras": {"top": "front", "wrist": null},   the policy's name -> the robot's; null: not there
-     "tokenizer": "tokenizer.json", "steps": 10, "dtype": "bfloat16"}
+     "tokenizer": "tokenizer.json", "steps": 10, "dtype": "bfloat16",
+     "prompt_state": "padded",                 pi0.5: what of the state is in its words (pi0_folder.py)
+     "rows": 10, "asset": "droid"}             openpi's folders: action_horizon; of which robot the statistics
 
 Without it a vector of six is an SO-101's joints, in rad where its statistics are within a turn.
 """
@@ -23,10 +25,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vla import act_folder, folder, folder_spec, pi0, pi0_folder, preprocess, smolvla_folder
+from vla import act_folder, folder, folder_spec, openpi_folder, pi0_folder, preprocess, smolvla_folder
 from vla.contract import ActionChunk, CameraSpec, Observation, PolicySpec, Prefix, TaktError
 from vla.folder import Folder
 from vla.folder_spec import Camera
@@ -47,8 +48,9 @@ MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, 
 # The keys of takt.json.
 EXTRA = (
     "fps", "state", "actions", "scale", "shift", "unit", "cameras", "tokenizer", "steps", "dtype", "bars",
-    "shifted",
+    "shifted", "prompt_state",
 )  # fmt: skip
+OPENPI = ("rows", "asset")  # of openpi's folders alone
 
 
 class Model(Protocol):
@@ -67,6 +69,11 @@ class Model(Protocol):
     def step(self, memory: Any, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, weights: Tensor) -> Any: ...
 
 
+def ended(text: str, state: Tensor) -> str:
+    """What SmolVLA reads of an instruction."""
+    return text if text.endswith("\n") else text + "\n"
+
+
 class CheckpointPolicy(TorchSampler):
     """A model of a folder, with its words and its sampler, as a `Policy`; run by torch."""
 
@@ -79,15 +86,16 @@ class CheckpointPolicy(TorchSampler):
         words: Words | None,
         steps: int,
         clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str, Tensor], str] = ended,
     ) -> None:
         """
         Args:
             cameras: in the model's order. kind: of MAKERS. words: None for a policy without. steps: of the
-                sampler.
+                sampler. say: what is read of an instruction and a state (1, S), physical.
         """
         super().__init__(spec, spec.joining, clock)
         self._model, self._cameras, self._kind = model, cameras, kind
-        self._words, self._steps = words, steps
+        self._words, self._steps, self._say = words, steps, say
 
     @property
     def model(self) -> Any:
@@ -155,13 +163,7 @@ class CheckpointPolicy(TorchSampler):
     def _tokens(self, text: str, state: Tensor) -> tuple[Tensor, Tensor]:
         if self._words is None:
             return torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.int64)
-        if self._kind == "pi05":
-            c = self._model.config
-            normal = F.pad(self._model.of_state(state)[0], (0, c.padded_state - c.state))
-            text = pi0.prompt(text, normal)
-        elif not text.endswith("\n"):
-            text += "\n"
-        ids, mask = self._words(text)
+        ids, mask = self._words(self._say(text, state))
         if ids.max() >= self._model.config.vocabulary:
             raise TaktError(
                 f"the tokenizer gave token {ids.max()}, policy {self.spec.name!r} knows "
@@ -188,11 +190,8 @@ def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
 
 
 def _open(place: str, threads: int) -> CheckpointPolicy:
-    read = folder.read(Path(place))
+    read = read_folder(Path(place))
     torch.set_num_threads(threads)
-    strange = sorted(set(read.extra) - set(EXTRA))
-    if strange:
-        raise TaktError(f"{place}/takt.json: no key {strange[0]!r}; known: {', '.join(EXTRA)}")
     if read.kind == "nano":
         raise TaktError(f"{place} is a nano checkpoint: make a bundle of it first, takt export {place} OUT")
     if read.kind not in MAKERS:
@@ -204,18 +203,33 @@ def _open(place: str, threads: int) -> CheckpointPolicy:
     folder_spec.rescale(read, model)
     cameras = folder_spec.cameras(read)
     steps, words = 1, None  # ACT has neither noise nor words
+    say: Callable[[str, Tensor], str] = ended
     if read.kind != "act":
         steps = _count(read, "num_steps" if read.kind == "smolvla" else "num_inference_steps")
         words = Words(tokenizer(read), model.config.words, strip=False)
+    if read.kind.startswith("pi"):
+        say = pi0_folder.saying(read, model)
     spec = folder_spec.spec(read, cameras, model.config.rows)
-    return CheckpointPolicy(model, spec, cameras, read.kind, words, steps)
+    return CheckpointPolicy(model, spec, cameras, read.kind, words, steps, say=say)
+
+
+def read_folder(path: Path) -> Folder:
+    """A folder of LeRobot's or of openpi's, checked, before anything is built of it.
+
+    Raises:
+        TaktError: it is neither, or something in it is wrong; one line that names it.
+    """
+    openpi = openpi_folder.fits(path)
+    read = openpi_folder.read(path) if openpi else folder.read(path)
+    known = (*EXTRA, *(OPENPI if openpi else ()))
+    strange = sorted(set(read.extra) - set(known))
+    if strange:
+        raise TaktError(f"{path}/takt.json: no key {strange[0]!r}; known: {', '.join(known)}")
+    return read
 
 
 def _count(read: Folder, name: str) -> int:
-    steps = read.extra.get("steps", read.number(name, 10))
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise TaktError(f"{read.path}: {steps!r} is no number of steps")
-    return steps
+    return read.whole("steps", read.extra["steps"]) if "steps" in read.extra else read.number(name, 10)
 
 
 def tokenizer(read: Folder) -> Path:
@@ -235,6 +249,5 @@ def tokenizer(read: Folder) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise TaktError(
-        f"{read.path} has no tokenizer: put the tokenizer.json of {named or 'its language model'} into it"
-    )
+    usual = "google/paligemma-3b-pt-224" if read.kind.startswith("pi") else "its language model"
+    raise TaktError(f"{read.path} has no tokenizer: put the tokenizer.json of {named or usual} into it")

@@ -37,6 +37,14 @@ STEPS = (
 SWITCHES = {"use_relative_actions": False, "use_delta_joint_actions_aloha": False, "n_obs_steps": 1}
 KINDS = {"STATE", "VISUAL", "ACTION", "ENV", "REWARD", "LANGUAGE"}
 # Prefixes of old folders, in which the statistics lie among the weights.
+# Counts beyond these are mistakes, and would take all memory before anything else fails.
+WIDEST = 65_536
+MOST = {
+    "rows": 4096, "chunk_size": 4096, "steps": 1000, "num_steps": 1000, "num_inference_steps": 1000,
+    "tokenizer_max_length": 8192, "max_length": 8192, "n_encoder_layers": 1000, "n_decoder_layers": 1000,
+    "self_attn_every_n_layers": 1000,
+}  # fmt: skip
+COMPILED = "_orig_mod."  # what torch.compile puts into the names of what it has compiled
 OLD = ("normalize_inputs.buffer_", "normalize_targets.buffer_", "unnormalize_outputs.buffer_")
 
 
@@ -52,11 +60,12 @@ class Feature:
 class Folder:
     """
     Attributes:
-        config: config.json. shapes: of the weights, by key.
+        config: config.json. shapes: of the weights, by key, without what torch.compile puts into it.
         inputs, outputs: features by name, in their order.
         modes: normalisation by kind of feature. stats: by feature and statistic. eps: of the normalisation.
         steps: the preprocessor's, by name; empty in old folders.
         extra: takt.json, empty where there is none.
+        form: whose it is, "lerobot" or "openpi" (openpi_folder.py). keys: of `shapes` -> as they are stored.
     """
 
     path: Path
@@ -69,6 +78,8 @@ class Folder:
     eps: float = EPS
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    form: str = "lerobot"
+    keys: dict[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -90,15 +101,19 @@ class Folder:
             raise TaktError(f"{self.path}/config.json has no vector {name!r} among its features")
         return feature.shape[0]
 
-    def number(self, name: str, default: int) -> int:
+    def number(self, name: str, default: int, least: int = 1) -> int:
         """A whole number of config.json.
 
         Raises:
-            TaktError: it is not one.
+            TaktError: it is not one, or it is out of all proportion.
         """
-        value = self.config.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TaktError(f"{self.path}/config.json: {name} is {value!r}, not a whole number")
+        return self.whole(name, self.config.get(name, default), least)
+
+    def whole(self, name: str, value: Any, least: int = 1) -> int:
+        """See `number`."""
+        most = MOST.get(name, WIDEST)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise TaktError(f"{self.path}: {name} is {value!r}, not a whole number from {least} to {most}")
         return value
 
     def shape(self, key: str, axes: int) -> tuple[int, ...]:
@@ -135,7 +150,8 @@ class Folder:
         mode = self.modes.get(feature.kind, "IDENTITY")
         # As LeRobot: a feature without statistics is left as it is.
         if mode == "IDENTITY" or name in self.stats:
-            made.set(mode, self.stats.get(name, {}), self.eps, f"{self.path}: {name}")
+            exact = self.form == "openpi"
+            made.set(mode, self.stats.get(name, {}), self.eps, f"{self.path}: {name}", exact)
         elif feature.kind in ("STATE", "ACTION"):
             raise TaktError(
                 f"{self.path} has no statistics of {name}, which its {mode} normalisation wants: take the "
@@ -149,7 +165,9 @@ def read(path: Path) -> Folder:
     Raises:
         TaktError: it is not such a folder, a file is malformed, or the weights are a pickle.
     """
-    config = _json(path / "config.json", "it is no policy folder")
+    if not (path / "config.json").is_file():
+        raise TaktError(f"{path}: it is no policy folder, config.json is missing")
+    config = object_of(path / "config.json")
     if not isinstance(config.get("type"), str):
         raise TaktError(f"{path}/config.json names no type of policy")
     weights = path / "model.safetensors"
@@ -159,7 +177,7 @@ def read(path: Path) -> Folder:
             f"{pickles[0]} is a pickle, which is never loaded: convert it" if pickles else "it has no weights"
         )
         raise TaktError(f"{path}: {why}; model.safetensors is wanted")
-    shapes = _shapes(weights)
+    shapes, keys = stored(weights)
     inputs, outputs = (_features(path, config, name) for name in ("input_features", "output_features"))
     for name, kind, features in ((STATE, "STATE", inputs), (ACTION, "ACTION", outputs)):
         if name in features and features[name].kind != kind:
@@ -169,32 +187,46 @@ def read(path: Path) -> Folder:
             raise TaktError(f"{path}/config.json: {name} is {config[name]!r}, which is not supported")
     usual = "QUANTILES" if config["type"] == "pi05" else "MEAN_STD"  # LeRobot's defaults
     modes = config.get("normalization_mapping", {"STATE": usual, "ACTION": usual})
-    folder = Folder(path, config, shapes, inputs, outputs, _modes(path, modes), {})
+    folder = Folder(path, config, shapes, inputs, outputs, _modes(path, modes), {}, keys=keys)
     if (path / "takt.json").is_file():
-        folder.extra = _json(path / "takt.json", "")
+        folder.extra = object_of(path / "takt.json")
     folder.steps = _steps(path / "policy_preprocessor.json")
     _read_stats(folder)
     return folder
 
 
-def _json(file: Path, otherwise: str) -> dict[str, Any]:
-    if not file.is_file():
-        raise TaktError(f"{file.parent}: {otherwise}, {file.name} is missing")
+def object_of(file: Path) -> dict[str, Any]:
+    """A JSON file that is an object.
+
+    Raises:
+        TaktError: it is not.
+    """
     try:
         data = json.loads(file.read_text())
     except (ValueError, OSError) as error:
-        raise TaktError(f"{file} is malformed: {error}") from None
+        raise TaktError(f"{file} is malformed: {_line(error)}") from None
     if not isinstance(data, dict):
         raise TaktError(f"{file} is malformed: an object is wanted")
     return data
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+def stored(file: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of a file's tensors by key, and each key as it is stored: here without "_orig_mod.".
+
+    Raises:
+        TaktError: it is no safetensors file, or two keys become one.
+    """
+    shapes, keys = {}, {}
     try:
         with safe_open(file, "pt") as f:
-            return {key: tuple(f.get_slice(key).get_shape()) for key in f.keys()}  # noqa: SIM118
+            for key in f.keys():  # noqa: SIM118
+                plain = key.replace(COMPILED, "")
+                if plain in keys:
+                    raise TaktError(f"{file} has {plain} twice, with and without {COMPILED}")
+                shapes[plain], keys[plain] = tuple(f.get_slice(key).get_shape()), key
     except (SafetensorError, OSError) as error:
         raise TaktError(f"{file} is no safetensors file: {_line(error)}") from None
+    return shapes, keys
 
 
 def _features(path: Path, config: Mapping[str, Any], name: str) -> dict[str, Feature]:
@@ -225,7 +257,7 @@ def _steps(file: Path) -> dict[str, dict[str, Any]]:
     """A processor's steps by name: each its config, with its file of tensors under "state_file"."""
     if not file.is_file():
         return {}
-    steps = _json(file, "").get("steps")
+    steps = object_of(file).get("steps")
     try:
         found = {
             s["registry_name"]: {**s.get("config", {}), "state_file": s.get("state_file")}
@@ -262,7 +294,7 @@ def _read_stats(folder: Folder) -> None:
         return
     names = {name.replace(".", "_"): name for name in (*folder.inputs, *folder.outputs)}
     old = [key for key in folder.shapes if key.startswith(OLD)]
-    tensors = _tensors(folder.weights, old) if old else {}
+    tensors = _tensors(folder.weights, {key: folder.keys[key] for key in old}) if old else {}
     for key, value in tensors.items():
         prefix = next(p for p in OLD if key.startswith(p))
         feature, _, statistic = key[len(prefix) :].rpartition(".")
@@ -270,12 +302,13 @@ def _read_stats(folder: Folder) -> None:
             folder.stats.setdefault(names[feature], {})[statistic] = value
 
 
-def _tensors(file: Path, keys: Iterable[str] | None = None) -> dict[str, Tensor]:
+def _tensors(file: Path, keys: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """All of a file's, or those that are named: what they are called here -> as they are stored."""
     try:
         if keys is None:
             return load_file(file)
         with safe_open(file, "pt") as f:
-            return {key: f.get_tensor(key) for key in keys}
+            return {key: f.get_tensor(name) for key, name in keys.items()}
     except (SafetensorError, OSError) as error:
         raise TaktError(f"{file} is no safetensors file: {_line(error)}") from None
 
@@ -296,11 +329,14 @@ def fill(
     Raises:
         TaktError: a weight is missing, is too many, or has another shape; the line names it.
     """
-    theirs = {}
+    theirs: dict[str, str] = {}
     ignored = (*unused, *OLD)
     for key in folder.shapes:
         if not key.startswith(ignored):
-            theirs[_renamed(key, renames)] = key
+            name = _renamed(key, renames)
+            if name in theirs:
+                raise TaktError(f"{folder.weights} has {theirs[name]} and {key}, of which one is wanted")
+            theirs[name] = key
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     back = {ours: their for their, ours in sorted(renames.items(), key=lambda pair: len(pair[1]))}
     for name, shape in wanted.items():
@@ -317,8 +353,8 @@ def fill(
             f"{folder.weights} has {more[0]}, shape {list(folder.shapes[more[0]])}, which a {folder.kind} "
             f"policy of these sizes has not ({len(more)} such)"
         )
-    tensors = _tensors(folder.weights, [theirs[name] for name in wanted])
-    model.load_state_dict({name: tensors[theirs[name]].to(dtype) for name in wanted}, assign=True)
+    tensors = _tensors(folder.weights, {name: folder.keys[theirs[name]] for name in wanted})
+    model.load_state_dict({name: tensors[name].to(dtype) for name in wanted}, assign=True)
     model.requires_grad_(False)
 
 

@@ -16,6 +16,7 @@ from vla.folder import ACTION, IMAGES, STATE, Folder
 SO101 = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 EMPTY = "empty_camera_"  # what LeRobot calls the cameras it trains without pictures
 FPS = 30.0
+QUANTILES = (("q01", "q99"), ("q10", "q90"))
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def _range(read: Folder, width: int) -> tuple[list[float], list[float], list[str
     known = _reach(read, width)
     one, two = ((each * scale + shift) for each in (known or (-turn, turn)))
     low, high = torch.minimum(one, two), torch.maximum(one, two)
-    rad = known is not None and bool((low >= -turn).all() and (high <= turn).all())
+    # openpi's actions may be relative to the state, which its folders do not tell: those are small as well.
+    rad = read.form == "lerobot" and known is not None
+    rad = rad and bool((low >= -turn).all() and (high <= turn).all())
     units = _list(read, "unit", width, ["rad" if rad else "1"] * width, str)
     return low.tolist(), high.tolist(), units
 
@@ -136,9 +139,12 @@ def _reach(read: Folder, width: int) -> tuple[Tensor, Tensor] | None:
     stats = {
         name: value for name, value in stats.items() if value.shape == (width,) and value.isfinite().all()
     }
-    for low, high in (("min", "max"), ("q01", "q99"), ("q10", "q90")):
-        if low in stats and high in stats:
-            return stats[low], stats[high]
-    if "mean" in stats and "std" in stats:
-        return stats["mean"] - 3 * stats["std"], stats["mean"] + 3 * stats["std"]
-    return None
+    pairs = [(stats[one], stats[two]) for one, two in QUANTILES if one in stats and two in stats]
+    if "min" in stats and "max" in stats:
+        return stats["min"], stats["max"]
+    if "mean" in stats and "std" in stats:  # a quantile leaves out what lies beyond it
+        pairs.append((stats["mean"] - 3 * stats["std"], stats["mean"] + 3 * stats["std"]))
+    if not pairs:
+        return None
+    lows, highs = (torch.stack(each) for each in zip(*pairs, strict=True))
+    return lows.amin(0), highs.amax(0)

@@ -1,7 +1,7 @@
 """How a policy's numbers become physical ones: the forms in which LeRobot folders carry it.
 
 All of them are lines: normalised = (physical - shift) * gain + offset, and back by a line of its own, because
-LeRobot's inverses are not exact ones (it divides by std + eps and multiplies by std).
+LeRobot's inverses are not exact ones (it divides by std + eps and multiplies by std). openpi's are.
 """
 
 from __future__ import annotations
@@ -45,11 +45,20 @@ class Normalise(nn.Module):
     def inverse(self, normalised: Tensor) -> Tensor:
         return normalised * self.span + self.base
 
-    def set(self, mode: str, stats: Mapping[str, Tensor], eps: float = EPS, what: str = "a feature") -> None:
+    def set(
+        self,
+        mode: str,
+        stats: Mapping[str, Tensor],
+        eps: float = EPS,
+        what: str = "a feature",
+        exact: bool = False,
+    ) -> None:
         """Take a mode's line from statistics, each of the width given.
 
         Args:
             what: for messages, the feature's name.
+            exact: as openpi has it: `eps` is added to each width, and the inverse is one. LeRobot adds it to
+                the standard deviation on the way there and not back, and replaces a width of 0 by it.
 
         Raises:
             TaktError: the mode is unknown, a statistic is missing, of another width or not finite.
@@ -63,10 +72,13 @@ class Normalise(nn.Module):
             return
         assert isinstance(first, Tensor) and isinstance(second, Tensor)
         if mode == "MEAN_STD":
-            self.shift, self.gain, self.base, self.span = first, 1 / (second + eps), first, second
+            span = second + eps if exact else second
+            self.shift, self.gain, self.base, self.span = first, 1 / (second + eps), first, span
             return
         # -1 .. 1 between the two; where they are the same, the first becomes -1.
         width = torch.where(second == first, torch.full_like(first, eps), second - first)
+        if exact:
+            width = second - first + eps
         self.shift, self.gain, self.offset = first, 2 / width, torch.full_like(first, -1.0)
         self.base, self.span = first + width / 2, width / 2
 

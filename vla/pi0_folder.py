@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from vla import pi0, siglip_folder
 from vla.contract import TaktError
@@ -48,6 +52,36 @@ def made(folder: Folder, dtype: torch.dtype = torch.float32) -> pi0.Pi0:
     fill(model, folder, renames, unused, dtype)
     model.of_state, model.of_actions = folder.normaliser(STATE), folder.normaliser(ACTION)
     return model.eval()
+
+
+def saying(folder: Folder, model: pi0.Pi0) -> Callable[[str, Tensor], str]:
+    """What the policy reads of an instruction and a state (1, S), physical.
+
+    pi0.5 reads the state as words: the robot's numbers ("plain"), zeros after them as wide as the model
+    ("padded", as LeRobot before 0.5 has it), or, where it was trained without, none ("none").
+
+    Raises:
+        TaktError: takt.json asks for a fourth way, or for pi0 to read the state.
+    """
+    openpi = folder.form == "openpi"
+    if folder.kind == "pi0":
+        usual = "none"
+    else:  # LeRobot from 0.5.1 on writes the key, and since 0.5.0 it pads no more
+        usual = "plain" if openpi or "use_relative_actions" in folder.config else "padded"
+    form = folder.extra.get("prompt_state", usual)
+    valid = ("plain", "padded", "none") if folder.kind == "pi05" else ("none",)
+    if form not in valid:
+        raise TaktError(f"{folder.path}/takt.json: prompt_state is one of {', '.join(valid)}, got {form!r}")
+    padding = (0, model.config.padded_state - model.config.state) if form == "padded" else (0, 0)
+
+    def say(text: str, state: Tensor) -> str:
+        if form != "none":
+            return pi0.prompt(text, F.pad(model.of_state(state)[0], padding))
+        if openpi:
+            return pi0.cleaned(text) + "\n"
+        return text if text.endswith("\n") else text + "\n"
+
+    return say
 
 
 def prefix(folder: Folder) -> str:
@@ -96,5 +130,6 @@ def sizes(folder: Folder) -> pi0.Config:
         shortest=float(folder.config.get("min_period", 4e-3)),
         longest=float(folder.config.get("max_period", 4.0)),
         bars=float(folder.extra.get("bars", -1.0)),
+        smooth=folder.form == "openpi",
         vision=vision,
     )

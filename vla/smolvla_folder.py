@@ -108,7 +108,7 @@ def _vision(folder: Folder, vlm: dict[str, Any]) -> siglip.Config:
 def _every(folder: Folder) -> int:
     if "cross" not in str(folder.config.get("attention_mode", "cross_attn")):
         return 1
-    return max(0, folder.number("self_attn_every_n_layers", 2))
+    return max(0, folder.number("self_attn_every_n_layers", 2, least=-1))
 
 
 def _vlm(folder: Folder) -> dict[str, Any]:
