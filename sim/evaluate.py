@@ -28,7 +28,7 @@ from runtime.guard import Guard
 from runtime.latency import Draws, Latency, parse
 from runtime.machine import machine
 from runtime.planner import InlineLink, Planner
-from runtime.policies import open_policy
+from runtime.policies import HUB, open_policy
 from runtime.spawn import follow
 from runtime.watchdogs import Watch
 from sim.statistics import jerk, wilson
@@ -147,7 +147,7 @@ class Command:
         stages = {s: np.array([v for r in results for v in r["stages"].get(s, [])]) * 1e3 for s in STAGES}
         report = {
             "suite": suite,
-            "policy": Path(self.policy).name,
+            "policy": self.policy if self.policy.startswith(HUB) else Path(self.policy).name,
             "split": self.split,
             "swap": self.swap,
             "machine": machine(),

@@ -11,7 +11,8 @@ data set's. A file `takt.json` in the folder says them; all of it is optional:
      "cameras": {"top": "front", "wrist": null},   the policy's name -> the robot's; null: not there
      "tokenizer": "tokenizer.json", "steps": 10, "dtype": "bfloat16",
      "prompt_state": "padded",                 pi0.5: what of the state is in its words (pi0_folder.py)
-     "rows": 10, "asset": "droid"}             openpi's folders: action_horizon; of which robot the statistics
+     "rows": 10, "asset": "droid",             openpi's folders: action_horizon; of which robot the statistics
+     "hub": "OWNER/NAME@COMMIT"}               the rest of the folder is there (hub.py)
 
 Without it a vector of six is an SO-101's joints, in rad where its statistics are within a turn.
 """
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vla import act_folder, folder, folder_spec, openpi_folder, pi0_folder, preprocess, smolvla_folder
+from vla import act_folder, folder, folder_spec, hub, openpi_folder, pi0_folder, preprocess, smolvla_folder
 from vla.contract import ActionChunk, CameraSpec, Observation, PolicySpec, Prefix, TaktError
 from vla.folder import Folder
 from vla.folder_spec import Camera
@@ -48,7 +49,7 @@ MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, 
 # The keys of takt.json.
 EXTRA = (
     "fps", "state", "actions", "scale", "shift", "unit", "cameras", "tokenizer", "steps", "dtype", "bars",
-    "shifted", "prompt_state",
+    "shifted", "prompt_state", "hub",
 )  # fmt: skip
 OPENPI = ("rows", "asset")  # of openpi's folders alone
 
@@ -176,6 +177,7 @@ def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
     """The policy of a folder.
 
     Args:
+        place: the folder, or hub:OWNER/NAME@COMMIT.
         threads: of torch, in the whole process.
 
     Raises:
@@ -190,7 +192,7 @@ def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
 
 
 def _open(place: str, threads: int) -> CheckpointPolicy:
-    read = read_folder(Path(place))
+    read = found(place)
     torch.set_num_threads(threads)
     if read.kind == "nano":
         raise TaktError(f"{place} is a nano checkpoint: make a bundle of it first, takt export {place} OUT")
@@ -213,18 +215,28 @@ def _open(place: str, threads: int) -> CheckpointPolicy:
     return CheckpointPolicy(model, spec, cameras, read.kind, words, steps, say=say)
 
 
-def read_folder(path: Path) -> Folder:
+def found(place: str) -> Folder:
     """A folder of LeRobot's or of openpi's, checked, before anything is built of it.
+
+    Args:
+        place: the folder; hub:OWNER/NAME@COMMIT; or a folder whose takt.json names such a place.
 
     Raises:
         TaktError: it is neither, or something in it is wrong; one line that names it.
     """
+    there = place if place.startswith(hub.START) else ""
+    home = hub.fetched(there) if there else Path(place)
+    extra = folder.object_of(home / "takt.json") if (home / "takt.json").is_file() else {}
+    if "hub" in extra and not there:
+        there = f"{hub.START}{extra['hub']}"
+    path = hub.fetched(there) if there else home
     openpi = openpi_folder.fits(path)
-    read = openpi_folder.read(path) if openpi else folder.read(path)
     known = (*EXTRA, *(OPENPI if openpi else ()))
-    strange = sorted(set(read.extra) - set(known))
+    strange = sorted(set(extra) - set(known))
     if strange:
-        raise TaktError(f"{path}/takt.json: no key {strange[0]!r}; known: {', '.join(known)}")
+        raise TaktError(f"{home}/takt.json: no key {strange[0]!r}; known: {', '.join(known)}")
+    read = openpi_folder.read(path, extra) if openpi else folder.read(path, extra)
+    read.home, read.title = home, hub.title(there) if there else read.title
     return read
 
 
@@ -233,7 +245,8 @@ def _count(read: Folder, name: str) -> int:
 
 
 def tokenizer(read: Folder) -> Path:
-    """Where a folder's tokenizer is: as takt.json says, in it, or in the local folder it was trained with.
+    """Where a folder's tokenizer is: as takt.json says, which may be on the hub; in it; or in the local
+    folder it was trained with.
 
     Raises:
         TaktError: nowhere.
@@ -241,13 +254,21 @@ def tokenizer(read: Folder) -> Path:
     named = read.steps.get("tokenizer_processor", {}).get("tokenizer_name") or read.config.get(
         "vlm_model_name"
     )
-    places = [read.path / "tokenizer.json"]
-    if "tokenizer" in read.extra:
-        places.insert(0, read.path / str(read.extra["tokenizer"]))
+    places = [read.home / "tokenizer.json", read.path / "tokenizer.json"]
+    said = str(read.extra.get("tokenizer", ""))
+    if said.startswith(hub.START):
+        places.insert(0, hub.fetched(said, ("tokenizer.json",)) / "tokenizer.json")
+    elif said:
+        places.insert(0, read.home / said)
     if named:
         places.append(read.path / str(named) / "tokenizer.json")
     for place in places:
         if place.is_file():
             return place
     usual = "google/paligemma-3b-pt-224" if read.kind.startswith("pi") else "its language model"
-    raise TaktError(f"{read.path} has no tokenizer: put the tokenizer.json of {named or usual} into it")
+    if read.home == read.path and read.title != read.path.resolve().name:  # of the hub alone
+        raise TaktError(
+            f"hub:{read.title} has no tokenizer: in a folder of yours write a takt.json with its place as "
+            f'"hub" and "tokenizer": "hub:{named or usual}@COMMIT", and open that folder'
+        )
+    raise TaktError(f"{read.home} has no tokenizer: put the tokenizer.json of {named or usual} into it")

@@ -66,6 +66,7 @@ class Folder:
         steps: the preprocessor's, by name; empty in old folders.
         extra: takt.json, empty where there is none.
         form: whose it is, "lerobot" or "openpi" (openpi_folder.py). keys: of `shapes` -> as they are stored.
+        home: where takt.json and a tokenizer of yours are, by default the folder itself. title: its name.
     """
 
     path: Path
@@ -80,6 +81,11 @@ class Folder:
     extra: dict[str, Any] = field(default_factory=dict)
     form: str = "lerobot"
     keys: dict[str, str] = field(default_factory=dict)
+    home: Path = Path()
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        self.home, self.title = self.path, self.path.resolve().name
 
     @property
     def kind(self) -> str:
@@ -160,8 +166,11 @@ class Folder:
         return made
 
 
-def read(path: Path) -> Folder:
+def read(path: Path, extra: dict[str, Any] | None = None) -> Folder:
     """
+    Args:
+        extra: what takt.json says.
+
     Raises:
         TaktError: it is not such a folder, a file is malformed, or the weights are a pickle.
     """
@@ -188,8 +197,7 @@ def read(path: Path) -> Folder:
     usual = "QUANTILES" if config["type"] == "pi05" else "MEAN_STD"  # LeRobot's defaults
     modes = config.get("normalization_mapping", {"STATE": usual, "ACTION": usual})
     folder = Folder(path, config, shapes, inputs, outputs, _modes(path, modes), {}, keys=keys)
-    if (path / "takt.json").is_file():
-        folder.extra = object_of(path / "takt.json")
+    folder.extra = extra or {}
     folder.steps = _steps(path / "policy_preprocessor.json")
     _read_stats(folder)
     return folder

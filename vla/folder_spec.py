@@ -104,7 +104,7 @@ def spec(read: Folder, cameras: Sequence[Camera], rows: int) -> PolicySpec:
     if not 1 <= taken <= rows:
         raise TaktError(f"{read.path}/config.json: n_action_steps is {taken}, of {rows} rows")
     return PolicySpec(
-        name=f"{read.kind} {read.path.resolve().name}",
+        name=f"{read.kind} {read.title}",
         state=tuple(_list(read, "state", states, _names(states), str)),
         actions=ActionSpace(tuple(dimensions)),
         cameras=tuple(CameraSpec(c.robot, c.height, c.width) for c in cameras if c.robot is not None),

@@ -47,13 +47,15 @@ def fits(path: Path) -> bool:
     return any(key.startswith(WITH) for key in stored(weights)[0])
 
 
-def read(path: Path) -> Folder:
+def read(path: Path, extra: dict[str, Any]) -> Folder:
     """
+    Args:
+        extra: what takt.json says.
+
     Raises:
         TaktError: something is missing or malformed; the line names it.
     """
     shapes, keys = stored(path / "model.safetensors")
-    extra = object_of(path / "takt.json") if (path / "takt.json").is_file() else {}
     said = object_of(path / "config.json") if (path / "config.json").is_file() else {}
     folder = Folder(path, {}, shapes, {}, {}, {}, {}, EPS, extra=extra, form="openpi", keys=keys)
     adaptive = f"{WITH}{EXPERT}norm.dense.weight" in shapes
