@@ -59,6 +59,8 @@ MODELS = {
     "folder.py",
     "folder_spec.py",
     "openpi_folder.py",
+    "processors.py",
+    "stored.py",
     "fold.py",
     "minilm.py",
     "policy.py",

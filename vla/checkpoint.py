@@ -11,7 +11,8 @@ data set's. A file `takt.json` in the folder says them; all of it is optional:
      "cameras": {"top": "front", "wrist": null},   the policy's name -> the robot's; null: not there
      "tokenizer": "tokenizer.json", "steps": 10, "dtype": "bfloat16",
      "prompt_state": "padded",                 pi0.5: what of the state is in its words (pi0_folder.py)
-     "rows": 10, "asset": "droid",             openpi's folders: action_horizon; of which robot the statistics
+     "asset": "droid",                         of which robot, where there are statistics of several
+     "rows": 10,                               openpi's folders: action_horizon
      "hub": "OWNER/NAME@COMMIT"}               the rest of the folder is there (hub.py)
 
 Without it a vector of six is an SO-101's joints, in rad where its statistics are within a turn.
@@ -34,6 +35,7 @@ from vla.folder import Folder
 from vla.folder_spec import Camera
 from vla.policy import TorchSampler, sampled
 from vla.preprocess import Words
+from vla.stored import object_of
 
 MAKERS: dict[str, Callable[[Folder, torch.dtype], Any]] = {
     "smolvla": smolvla_folder.made,
@@ -49,9 +51,9 @@ MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, 
 # The keys of takt.json.
 EXTRA = (
     "fps", "state", "actions", "scale", "shift", "unit", "cameras", "tokenizer", "steps", "dtype", "bars",
-    "shifted", "prompt_state", "hub",
+    "shifted", "prompt_state", "hub", "asset",
 )  # fmt: skip
-OPENPI = ("rows", "asset")  # of openpi's folders alone
+OPENPI = ("rows",)  # of openpi's folders alone
 
 
 class Model(Protocol):
@@ -185,6 +187,8 @@ def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
     """
     try:
         return _open(place, threads)
+    except TaktError as e:  # a folder's own words may hold newlines
+        raise TaktError(" ".join(str(e).split())) from None
     except MISFITS as e:
         # A number in the folder that no check above has foreseen.
         what = " ".join(f"{type(e).__name__}: {e}".split())[:200]
@@ -226,7 +230,7 @@ def found(place: str) -> Folder:
     """
     there = place if place.startswith(hub.START) else ""
     home = hub.fetched(there) if there else Path(place)
-    extra = folder.object_of(home / "takt.json") if (home / "takt.json").is_file() else {}
+    extra = object_of(home / "takt.json") if (home / "takt.json").is_file() else {}
     if "hub" in extra and not there:
         there = f"{hub.START}{extra['hub']}"
     path = hub.fetched(there) if there else home

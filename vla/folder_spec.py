@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vla.contract import ActionSpace, CameraSpec, Dimension, PolicySpec, TaktError
-from vla.folder import ACTION, IMAGES, STATE, Folder
+from vla.folder import ACTION, OBSERVATION, STATE, Folder
+from vla.folder import camera as called
 
 SO101 = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 EMPTY = "empty_camera_"  # what LeRobot calls the cameras it trains without pictures
@@ -36,9 +37,9 @@ def cameras(read: Folder) -> list[Camera]:
             f"{read.path}/takt.json names a camera {unknown[0]!r}; there are {', '.join(read.cameras)}"
         )
     found = []
-    for camera in read.cameras:
+    for camera, feature in read.pictures.items():
         robot = names.get(camera, None if camera.startswith(EMPTY) else camera)
-        shape = read.inputs[IMAGES + camera].shape
+        shape = read.inputs[feature].shape
         if len(shape) != 3 or shape[0] != 3 or not (robot is None or isinstance(robot, str)):
             raise TaktError(f"{read.path}: camera {camera!r} has shape {list(shape)} and the name {robot!r}")
         found.append(Camera(robot, shape[1], shape[2]))
@@ -53,12 +54,12 @@ def _renamed(read: Folder) -> dict[str, Any]:
     """Cameras that the preprocessor renames: the policy's name -> the robot's."""
     table = read.steps.get("rename_observations_processor", {}).get("rename_map") or {}
     if not isinstance(table, dict) or not all(
-        isinstance(name, str) and name.startswith(IMAGES) for pair in table.items() for name in pair
+        isinstance(name, str) and name.startswith(f"{OBSERVATION}image") for p in table.items() for name in p
     ):
         raise TaktError(
             f"{read.path}/policy_preprocessor.json: rename_map may rename cameras alone, not {table}"
         )
-    return {ours.removeprefix(IMAGES): robots.removeprefix(IMAGES) for robots, ours in table.items()}
+    return {called(ours): called(robots) for robots, ours in table.items()}
 
 
 def _object(read: Folder, name: str) -> dict[str, Any]:
@@ -76,19 +77,24 @@ def _list(read: Folder, name: str, width: int, default: Sequence[Any], kind: typ
     return value
 
 
-def _units(read: Folder, width: int) -> tuple[Tensor, Tensor]:
-    """Of the policy's numbers into SI units: what each is multiplied by, what is then added; (width,)."""
-    scale = _list(read, "scale", width, [1.0] * width, float)
-    if not all(math.isfinite(v) and v for v in scale):
-        raise TaktError(f"{read.path}/takt.json: scale has a 0 or what is not finite")
-    return torch.tensor(scale), torch.tensor(_list(read, "shift", width, [0.0] * width, float))
+def _units(read: Folder, name: str) -> tuple[Tensor, Tensor]:
+    """Of a feature's numbers into SI units: what each is multiplied by, what is then added; (width,).
+
+    Where state and actions are not equally long, the longer one has the list and the other its beginning.
+    """
+    most = max(read.width(each) for each in (STATE, ACTION) if each in {**read.inputs, **read.outputs})
+    scale, shift = (_list(read, key, most, [v] * most, float) for key, v in (("scale", 1.0), ("shift", 0.0)))
+    if not all(math.isfinite(v) and v for v in scale) or not all(math.isfinite(v) for v in shift):
+        raise TaktError(f"{read.path}/takt.json: scale or shift has what is not finite, or scale a 0")
+    width = read.width(name)
+    return torch.tensor(scale[:width]).float(), torch.tensor(shift[:width]).float()
 
 
 def rescale(read: Folder, model: Any) -> None:
     """Let the model's numbers be SI units."""
     for name, normal in ((STATE, model.of_state), (ACTION, model.of_actions)):
         if name in read.inputs or name in read.outputs:
-            normal.rescale(*_units(read, read.width(name)))
+            normal.rescale(*_units(read, name))
 
 
 def spec(read: Folder, cameras: Sequence[Camera], rows: int) -> PolicySpec:
@@ -121,7 +127,7 @@ def _names(width: int) -> tuple[str, ...]:
 
 def _range(read: Folder, width: int) -> tuple[list[float], list[float], list[str]]:
     """Limits and units of the actions: what they were in training; rad where that is within a turn."""
-    scale, shift = _units(read, width)
+    scale, shift = _units(read, ACTION)
     turn = torch.full((width,), 2 * math.pi)
     known = _reach(read, width)
     one, two = ((each * scale + shift) for each in (known or (-turn, turn)))

@@ -61,7 +61,8 @@ class Normalise(nn.Module):
                 the standard deviation on the way there and not back, and replaces a width of 0 by it.
 
         Raises:
-            TaktError: the mode is unknown, a statistic is missing, of another width or not finite.
+            TaktError: the mode is unknown, a statistic is missing, of another width, not finite, or of a
+            width below 0.
         """
         if mode not in MODES:
             raise TaktError(f"{what}: no normalisation {mode!r}; known: {', '.join(MODES)}")
@@ -71,6 +72,9 @@ class Normalise(nn.Module):
         if mode == "IDENTITY":
             return
         assert isinstance(first, Tensor) and isinstance(second, Tensor)
+        if (second < (0 if mode == "MEAN_STD" else first)).any():
+            low, high = MODES[mode]
+            raise TaktError(f"{what}.{high} holds a value below {'0' if mode == 'MEAN_STD' else low}")
         if mode == "MEAN_STD":
             span = second + eps if exact else second
             self.shift, self.gain, self.base, self.span = first, 1 / (second + eps), first, span

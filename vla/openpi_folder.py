@@ -19,8 +19,9 @@ from torch import Tensor
 
 from vla import siglip_folder
 from vla.contract import TaktError
-from vla.folder import ACTION, IMAGES, STATE, Feature, Folder, object_of, stored
+from vla.folder import ACTION, IMAGES, STATE, Feature, Folder
 from vla.pi0_folder import EXPERT, VISION, WITH
+from vla.stored import object_of, shapes_of
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")  # openpi's preprocessing knows no others
 ROWS = 50  # action_horizon, where nothing says it
@@ -44,7 +45,7 @@ def fits(path: Path) -> bool:
         return False
     if (path / "config.json").is_file() and "type" in object_of(path / "config.json"):
         return False
-    return any(key.startswith(WITH) for key in stored(weights)[0])
+    return any(key.startswith(WITH) for key in shapes_of(weights)[0])
 
 
 def read(path: Path, extra: dict[str, Any]) -> Folder:
@@ -55,7 +56,7 @@ def read(path: Path, extra: dict[str, Any]) -> Folder:
     Raises:
         TaktError: something is missing or malformed; the line names it.
     """
-    shapes, keys = stored(path / "model.safetensors")
+    shapes, keys = shapes_of(path / "model.safetensors")
     said = object_of(path / "config.json") if (path / "config.json").is_file() else {}
     folder = Folder(path, {}, shapes, {}, {}, {}, {}, EPS, extra=extra, form="openpi", keys=keys)
     adaptive = f"{WITH}{EXPERT}norm.dense.weight" in shapes
