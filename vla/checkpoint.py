@@ -12,7 +12,7 @@ data set's. A file `takt.json` in the folder says them; all of it is optional:
      "tokenizer": "tokenizer.json", "steps": 10, "dtype": "bfloat16",
      "prompt_state": "padded",                 pi0.5: what of the state is in its words (pi0_folder.py)
      "asset": "droid",                         of which robot, where there are statistics of several
-     "rows": 10,                               openpi's folders: action_horizon
+     "rows": 10, "relative": [true, false],    openpi's folders: action_horizon, DeltaActions
      "hub": "OWNER/NAME@COMMIT"}               the rest of the folder is there (hub.py)
 
 Without it a vector of six is an SO-101's joints, in rad where its statistics are within a turn.
@@ -53,7 +53,7 @@ EXTRA = (
     "fps", "state", "actions", "scale", "shift", "unit", "cameras", "tokenizer", "steps", "dtype", "bars",
     "shifted", "prompt_state", "hub", "asset",
 )  # fmt: skip
-OPENPI = ("rows",)  # of openpi's folders alone
+OPENPI = ("rows", "relative")  # of openpi's folders alone
 
 
 class Model(Protocol):

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from vla.contract import TaktError
 from vla.normalise import EPS, Normalise
-from vla.processors import OLD, finite, modes_of, normalise, steps_of
+from vla.processors import OLD, finite, modes_of, normalise, relative, steps_of
 from vla.stored import object_of, shapes_of, tensors
 
 STATE, ACTION = "observation.state", "action"
 OBSERVATION, IMAGES = "observation.", "observation.images."
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What changes the meaning of actions or inputs, and is not done here, by its value where it is not.
-SWITCHES = {"use_relative_actions": False, "use_delta_joint_actions_aloha": False, "n_obs_steps": 1}
+SWITCHES = {"use_delta_joint_actions_aloha": False, "n_obs_steps": 1}
 # Counts beyond these are mistakes, and would take all memory before anything else fails.
 WIDEST = 65_536
 SIDE = 8192  # pixels of a picture
@@ -59,6 +59,7 @@ class Folder:
         config: config.json. shapes: of the weights, by key, without what torch.compile puts into it.
         inputs, outputs: features by name, in their order.
         modes: normalisation by kind of feature. stats: by feature and statistic. eps: of the normalisation.
+        relative: which actions are relative to the state (normalise.py); empty where none is.
         untouched: inputs that are not normalised whatever their kind is.
         steps: the preprocessor's, by name; empty in old folders.
         extra: takt.json, empty where there is none.
@@ -75,6 +76,7 @@ class Folder:
     stats: dict[str, dict[str, Tensor]]
     eps: float = EPS
     untouched: set[str] = field(default_factory=set)
+    relative: list[bool] = field(default_factory=list)
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     form: str = "lerobot"
@@ -218,6 +220,8 @@ class Folder:
                 f"{self.path} has no statistics of {name}, which its {mode} normalisation wants: take the "
                 "preprocessor's files along, or train with a data set"
             )
+        if name == ACTION and any(self.relative):
+            made.relative = torch.tensor(self.relative).float()
         return made
 
 
@@ -255,6 +259,7 @@ def read(path: Path, extra: dict[str, Any] | None = None) -> Folder:
     folder.extra = extra or {}
     folder.steps = steps_of(path / "policy_preprocessor.json")
     normalise(folder)
+    folder.relative = relative(folder)
     return folder
 
 

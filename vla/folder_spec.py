@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vla.contract import ActionSpace, CameraSpec, Dimension, PolicySpec, TaktError
@@ -129,7 +130,9 @@ def _range(read: Folder, width: int) -> tuple[list[float], list[float], list[str
     """Limits and units of the actions: what they were in training; rad where that is within a turn."""
     scale, shift = _units(read, ACTION)
     turn = torch.full((width,), 2 * math.pi)
-    known = _reach(read, width)
+    known = _reach(read, ACTION)
+    if known is not None and read.relative:  # from where a joint was, as far as it went from there
+        known = _from_states(known, read)
     one, two = ((each * scale + shift) for each in (known or (-turn, turn)))
     low, high = torch.minimum(one, two), torch.maximum(one, two)
     # openpi's actions may be relative to the state, which its folders do not tell: those are small as well.
@@ -139,9 +142,19 @@ def _range(read: Folder, width: int) -> tuple[list[float], list[float], list[str
     return low.tolist(), high.tolist(), units
 
 
-def _reach(read: Folder, width: int) -> tuple[Tensor, Tensor] | None:
-    """From where to where the actions went in training, by the statistics that are there."""
-    stats = {name: value.float().reshape(-1) for name, value in read.stats.get(ACTION, {}).items()}
+def _from_states(distances: tuple[Tensor, Tensor], read: Folder) -> tuple[Tensor, Tensor] | None:
+    states = _reach(read, STATE)
+    if states is None:
+        return None
+    width, mask = len(distances[0]), torch.tensor(read.relative).float()
+    starts = [F.pad(each, (0, max(0, width - len(each))))[:width] * mask for each in states]
+    return distances[0] + starts[0], distances[1] + starts[1]
+
+
+def _reach(read: Folder, feature: str) -> tuple[Tensor, Tensor] | None:
+    """From where to where a feature's numbers went in training, by the statistics that are there."""
+    width = read.width(feature)
+    stats = {name: value.float().reshape(-1) for name, value in read.stats.get(feature, {}).items()}
     stats = {
         name: value for name, value in stats.items() if value.shape == (width,) and value.isfinite().all()
     }

@@ -25,7 +25,14 @@ MODES = {
 
 
 class Normalise(nn.Module):
-    """Along the last axis; what it starts with changes nothing."""
+    """Along the last axis; what it starts with changes nothing.
+
+    Attributes:
+        relative: None, or (width,), 1 where an action was learned as its distance from the state's number of
+            the same place, else 0. The lines are then those of the distances.
+    """
+
+    relative: Tensor | None
 
     shift: Tensor
     gain: Tensor
@@ -35,6 +42,7 @@ class Normalise(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.register_buffer("relative", None, persistent=False)
         start = {"shift": 0.0, "gain": 1.0, "offset": 0.0, "base": 0.0, "span": 1.0}
         for name, value in start.items():
             self.register_buffer(name, torch.full((width,), value, device="cpu"), persistent=False)
@@ -86,8 +94,20 @@ class Normalise(nn.Module):
         self.shift, self.gain, self.offset = first, 2 / width, torch.full_like(first, -1.0)
         self.base, self.span = first + width / 2, width / 2
 
+    def origin(self, state: Tensor) -> Tensor | None:
+        """Where relative actions start: of states (B, S), physical, (B, 1, width); None where none is."""
+        if self.relative is None:
+            return None
+        width = len(self.relative)
+        known = torch.nn.functional.pad(state, (0, max(0, width - state.shape[-1])))
+        return (known[:, :width] * self.relative)[:, None]
+
     def rescale(self, scale: Tensor, shift: Tensor) -> None:
-        """From now on physical numbers are `scale` times what they were, plus `shift`; both of the width."""
+        """From now on physical numbers are `scale` times what they were, plus `shift`; both of the width. A
+        distance is not shifted.
+        """
+        if self.relative is not None:
+            shift = shift * (1 - self.relative)
         self.shift, self.gain = self.shift * scale + shift, self.gain / scale
         self.base, self.span = self.base * scale + shift, self.span * scale
 

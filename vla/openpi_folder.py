@@ -21,6 +21,7 @@ from vla import siglip_folder
 from vla.contract import TaktError
 from vla.folder import ACTION, IMAGES, STATE, Feature, Folder
 from vla.pi0_folder import EXPERT, VISION, WITH
+from vla.processors import mask_of
 from vla.stored import object_of, shapes_of
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")  # openpi's preprocessing knows no others
@@ -79,6 +80,7 @@ def read(path: Path, extra: dict[str, Any]) -> Folder:
     folder.inputs[STATE] = Feature("STATE", (widths[STATE],))
     folder.inputs |= {IMAGES + name: Feature("VISUAL", (3, pixels, pixels)) for name in CAMERAS}
     folder.outputs[ACTION] = Feature("ACTION", (widths[ACTION],))
+    folder.relative = mask_of(folder, extra.get("relative", []))
     return folder
 
 

@@ -24,7 +24,7 @@ from vla.stored import object_of, tensors
 if TYPE_CHECKING:
     from vla.folder import Folder
 
-ACTION = "action"
+STATE, ACTION = "observation.state", "action"
 STEPS = (
     "rename_observations_processor", "to_batch_processor", "device_processor", "tokenizer_processor",
     "normalizer_processor", "unnormalizer_processor", "smolvla_new_line_processor", "pi0_new_line_processor",
@@ -80,8 +80,8 @@ def steps_of(file: Path) -> dict[str, dict[str, Any]]:
         state = step["state_file"]
         if state is not None and (not isinstance(state, str) or Path(state).name != state):
             raise TaktError(f"{file}: {state!r} is no name of a file beside it")
-        if step.get("enabled", False) is not False:
-            raise TaktError(f"{file}: actions relative to the state ({name}) are not supported")
+        if not isinstance(step.get("enabled", False), bool):
+            raise TaktError(f"{file}: enabled of {name} is {step['enabled']!r}")
     if found.get("tokenizer_processor", {}).get("padding_side", "right") != "right":
         raise TaktError(f"{file}: words stand at the left of what fills them up; padding_side says otherwise")
     return found
@@ -208,6 +208,49 @@ def _read_old(folder: Folder) -> None:
     for key, value in tensors(folder.weights, wanted).items() if wanted else ():
         feature = features[found[key]["feature"]]
         folder.stats.setdefault(feature, {})[found[key]["statistic"]] = value
+
+
+def relative(folder: Folder) -> list[bool]:
+    """Which actions are relative to the state, empty where none is: all but those whose joints are excluded.
+
+    Raises:
+        TaktError: the processors, or they and config.json, do not agree; or the kind of policy cannot do it.
+    """
+    step = folder.steps.get("relative_actions_processor", {})
+    back = steps_of(folder.path / "policy_postprocessor.json").get("absolute_actions_processor", {})
+    said = bool(folder.config.get("use_relative_actions", False))
+    if not said == step.get("enabled", False) == back.get("enabled", False):
+        raise TaktError(
+            f"{folder.path}: use_relative_actions is {said}, the preprocessor makes them "
+            f"{step.get('enabled', False)}, the postprocessor undoes it {back.get('enabled', False)}; {MEND}"
+        )
+    if not said:
+        return []
+    return mask_of(folder, [not _excluded(step, i) for i in range(folder.width(ACTION))])
+
+
+def _excluded(step: dict[str, Any], i: int) -> bool:
+    """Whether an action's name holds one of those of joints that stay absolute, as LeRobot compares them."""
+    names, joints = step.get("action_names") or [], step.get("exclude_joints") or []
+    return i < len(names) and any(joint and str(joint).lower() in str(names[i]).lower() for joint in joints)
+
+
+def mask_of(folder: Folder, mask: Any) -> list[bool]:
+    """A checked `Folder.relative`.
+
+    Raises:
+        TaktError: it is no list of true and false, one an action at most; or it is true of what has no state.
+    """
+    width, states = (folder.width(name) for name in (ACTION, STATE))
+    if not isinstance(mask, list) or len(mask) > width or not all(isinstance(m, bool) for m in mask):
+        raise TaktError(f"{folder.path}: relative is {mask!r}, wanted is true or false for each action")
+    if any(mask[states:]):
+        raise TaktError(f"{folder.path}: {sum(mask)} actions are relative to a state of {states} numbers")
+    if folder.kind not in ("pi0", "pi05"):
+        raise TaktError(
+            f"{folder.path}: a {folder.kind} policy with actions relative to the state is not known"
+        )
+    return [*mask, *[False] * (width - len(mask))]
 
 
 def finite(path: Path, name: str, value: Any, positive: bool = False) -> float:

@@ -300,3 +300,20 @@ def test_folders_that_lie(tmp_path: Path) -> None:
     folders.write(path, "pi0")
     tell(path, rows=5)
     assert "no key 'rows'" in refused(path)
+
+
+@KIND
+def test_actions_relative_to_the_state_come_out_absolute(kind: str, tmp_path: Path) -> None:
+    """DeltaActions, as takt.json tells it: make_bool_mask(5, -1)."""
+    path = tmp_path / "p"
+    write(path, kind)
+    distances = open_policy(str(path)).infer(seen()).actions
+    tell(path, relative=[True] * 5)
+    ours = open_policy(str(path)).infer(seen()).actions
+    wanted = distances + seen().state * np.array([1, 1, 1, 1, 1, 0])
+    assert np.abs(ours - wanted).max() < 1e-5 * np.abs(wanted).max()
+    for wrong in ([True] * 7, ["yes"], "all", [1]):
+        tell(path, relative=wrong)
+        assert "relative is" in refused(path)
+    tell(path, relative=[True] * 6, state=["a", "b"])
+    assert "relative to a state of 2 numbers" in refused(path)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from runtime.policies import open_policy
 from tests.vla import folders
 from tests.vla.test_checkpoint import broken, edit, refused, seen, tell
-from vla import checkpoint, siglip_folder
-from vla.contract import TaktError
+from vla import checkpoint, flow, siglip_folder
+from vla.contract import Observation, Prefix, TaktError
 from vla.folder import Folder
 from vla.normalise import MODES, Normalise
 
@@ -369,3 +369,72 @@ def test_scale_of_a_state_that_is_longer_than_the_actions(tmp_path: Path) -> Non
     assert policy.spec.actions.dimensions[0].upper == 1.0
     tell(path, scale=[1.0] * 4)
     assert "scale is a list of 6" in refused(path)
+
+
+# -- actions relative to the state
+
+
+def relative(path: Path, **config: Any) -> None:
+    """As LeRobot from 0.5.1 on writes it."""
+    edit(path, use_relative_actions=config.get("enabled", True))
+    step = {"enabled": True, "exclude_joints": ["gripper"], "action_names": None, **config}
+    processor(path, "pre", {"registry_name": "relative_actions_processor", "config": step}, normaliser())
+    back = {"registry_name": "absolute_actions_processor", "config": {"enabled": step["enabled"]}}
+    processor(path, "post", normaliser("unnormalizer_processor"), back)
+
+
+@pytest.mark.parametrize("kind", ["pi0", "pi05"])
+def test_actions_relative_to_the_state_come_out_absolute(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    folders.write(path, kind)
+    edit(path, use_relative_actions=False)
+    distances = answer(path)
+    relative(path, enabled=False)
+    assert same(answer(path), distances)
+    relative(path)
+    assert same(answer(path), distances + seen().state)
+    names = ["shoulder.pos", "elbow.pos", "wrist.pos", "Gripper.pos", "base.pos", "head.pos"]
+    relative(path, action_names=names)
+    mask = np.array([1, 1, 1, 0, 1, 1])
+    whole = answer(path)
+    assert same(whole, distances + mask * seen().state)
+    # Limits: from where a joint was in training, as far as it went from there.
+    dimensions = open_policy(str(path)).spec.actions.dimensions
+    assert [d.lower for d in dimensions] == [-4.0, -4.0, -4.0, -2.0, -4.0, -4.0]
+    # In other units, a shift among them, it is the same.
+    scale, shift = np.array([0.5, 2.0, -1.0, 1.0, 0.1, 3.0]), np.array([0.0, 1.0, 0.0, -1.0, 0.2, 0.0])
+    tell(path, scale=scale.tolist(), shift=shift.tolist())
+    o = seen()
+    there = Observation(3.0, (o.state * scale + shift).astype(np.float32), o.frames, o.instruction)
+    ours = open_policy(str(path)).infer(there).actions
+    np.testing.assert_allclose(ours, whole * scale + shift, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_of_a_running_plan_are_absolute_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    folders.write(path, "pi0")
+    relative(path)
+    policy = open_policy(str(path))
+    moved = Observation(3.0, seen().state + 3, seen().frames, "lift it")
+    free = policy.infer(moved).actions
+    kept = (free + np.linspace(0.5, 1.0, 10)[:, None]).astype(np.float32)
+    policy.reset(0)
+    drawn = policy.infer(moved, Prefix(kept, flow.hard(10, 4))).actions
+    assert np.abs(drawn[:4] - kept[:4]).max() < 0.1 * np.abs(free[:4] - kept[:4]).max()
+
+
+def test_relative_actions_that_nobody_undoes(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    folders.write(path, "pi0")
+    relative(path)
+    processor(path, "post", normaliser("unnormalizer_processor"))
+    assert "the postprocessor undoes it False" in refused(path)
+    relative(path)
+    edit(path, use_relative_actions=False)
+    assert "use_relative_actions is False" in refused(path)
+    relative(path, enabled="yes")
+    assert "enabled" in refused(path)
+    path = tmp_path / "q"
+    folders.write(path, "smolvla")
+    relative(path)
+    assert "actions relative to the state is not known" in refused(path)
