@@ -124,7 +124,8 @@ class Command:
     robot: str
     """The robot's name."""
     policy: str
-    """A bundle's folder, a policy's name, or the address of a server: tcp://HOST:PORT."""
+    """A bundle's or checkpoint's folder, hub:OWNER/NAME@COMMIT, a policy's name, or the address of a server:
+    tcp://HOST:PORT."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0

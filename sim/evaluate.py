@@ -63,7 +63,7 @@ class Command:
     suite: str = "tabletop"
     """The suite's name."""
     policy: str = str(SHIPPED)
-    """A bundle's folder, or the name of an installed policy."""
+    """A bundle's or checkpoint's folder, hub:OWNER/NAME@COMMIT, or the name of an installed policy."""
     episodes: int = 100
     """How many seeds; with --swap each is five episodes."""
     seed: int = 10_000
