@@ -34,7 +34,7 @@ from vla.contract import ActionChunk, CameraSpec, Observation, PolicySpec, Prefi
 from vla.folder import Folder
 from vla.folder_spec import Camera
 from vla.policy import TorchSampler, sampled
-from vla.preprocess import Words
+from vla.preprocess import Prompt, Words
 from vla.stored import object_of
 
 MAKERS: dict[str, Callable[[Folder, torch.dtype], Any]] = {
@@ -72,13 +72,12 @@ class Model(Protocol):
     def step(self, memory: Any, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, weights: Tensor) -> Any: ...
 
 
-def ended(text: str, state: Tensor) -> str:
-    """What SmolVLA reads of an instruction."""
-    return text if text.endswith("\n") else text + "\n"
-
-
 class CheckpointPolicy(TorchSampler):
-    """A model of a folder, with its words and its sampler, as a `Policy`; run by torch."""
+    """A model of a folder, with its words and its sampler, as a `Policy`; run by torch.
+
+    Attributes:
+        prompt: how an instruction becomes what is read.
+    """
 
     def __init__(
         self,
@@ -89,16 +88,17 @@ class CheckpointPolicy(TorchSampler):
         words: Words | None,
         steps: int,
         clock: Callable[[], float] = time.monotonic,
-        say: Callable[[str, Tensor], str] = ended,
+        prompt: Prompt | None = None,
     ) -> None:
         """
         Args:
             cameras: in the model's order. kind: of MAKERS. words: None for a policy without. steps: of the
-                sampler. say: what is read of an instruction and a state (1, S), physical.
+                sampler. prompt: how an instruction becomes what is read, by default SmolVLA's way.
         """
         super().__init__(spec, spec.joining, clock)
         self._model, self._cameras, self._kind = model, cameras, kind
-        self._words, self._steps, self._say = words, steps, say
+        self._words, self._steps = words, steps
+        self.prompt = prompt or Prompt.from_json({"form": "line"}, len(spec.state))
 
     @property
     def model(self) -> Any:
@@ -166,7 +166,7 @@ class CheckpointPolicy(TorchSampler):
     def _tokens(self, text: str, state: Tensor) -> tuple[Tensor, Tensor]:
         if self._words is None:
             return torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.int64)
-        ids, mask = self._words(self._say(text, state))
+        ids, mask = self._words(self.prompt.of(text, state[0].numpy()))
         if ids.max() >= self._model.config.vocabulary:
             raise TaktError(
                 f"the tokenizer gave token {ids.max()}, policy {self.spec.name!r} knows "
@@ -209,14 +209,12 @@ def _open(place: str, threads: int) -> CheckpointPolicy:
     folder_spec.rescale(read, model)
     cameras = folder_spec.cameras(read)
     steps, words = 1, None  # ACT has neither noise nor words
-    say: Callable[[str, Tensor], str] = ended
     if read.kind != "act":
         steps = _count(read, "num_steps" if read.kind == "smolvla" else "num_inference_steps")
         words = Words(tokenizer(read), model.config.words, strip=False)
-    if read.kind.startswith("pi"):
-        say = pi0_folder.saying(read, model)
+    prompt = pi0_folder.prompt(read, model) if read.kind.startswith("pi") else None
     spec = folder_spec.spec(read, cameras, model.config.rows)
-    return CheckpointPolicy(model, spec, cameras, read.kind, words, steps, say=say)
+    return CheckpointPolicy(model, spec, cameras, read.kind, words, steps, prompt=prompt)
 
 
 def found(place: str) -> Folder:

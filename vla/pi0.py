@@ -288,19 +288,3 @@ def smoothed(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _resized(x: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=antialias)
-
-
-def cleaned(text: str) -> str:
-    """An instruction as openpi reads it, on one line."""
-    return text.strip().replace("_", " ").replace("\n", " ")
-
-
-def prompt(text: str, state: Tensor) -> str:
-    """What pi0.5 reads: the instruction, and the state as numbers.
-
-    Args:
-        state: (S,), normalised; -1 .. 1 become 0 .. 255.
-    """
-    edges = torch.linspace(-1, 1, 257, dtype=torch.float64)[:-1]
-    bins = torch.bucketize(state.double(), edges, right=True) - 1
-    return f"Task: {cleaned(text)}, State: {' '.join(map(str, bins.tolist()))};\nAction: "

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from vla import pi0, siglip_folder
 from vla.contract import TaktError
 from vla.folder import ACTION, STATE, Folder, fill
+from vla.preprocess import Prompt
 from vla.processors import finite
 
 WITH = "paligemma_with_expert."
@@ -59,8 +56,8 @@ def made(folder: Folder, dtype: torch.dtype = torch.float32) -> pi0.Pi0:
     return model.eval()
 
 
-def saying(folder: Folder, model: pi0.Pi0) -> Callable[[str, Tensor], str]:
-    """What the policy reads of an instruction and a state (1, S), physical.
+def prompt(folder: Folder, model: pi0.Pi0) -> Prompt:
+    """How an instruction becomes what the policy reads.
 
     pi0.5 reads the state as words: the robot's numbers ("plain"), zeros after them as wide as the model
     ("padded", as LeRobot before 0.5 has it), or, where it was trained without, none ("none").
@@ -68,25 +65,19 @@ def saying(folder: Folder, model: pi0.Pi0) -> Callable[[str, Tensor], str]:
     Raises:
         TaktError: takt.json asks for a fourth way, or for pi0 to read the state.
     """
-    openpi = folder.form == "openpi"
+    openpi, c = folder.form == "openpi", model.config
     if folder.kind == "pi0":
         usual = "none"
     else:  # LeRobot from 0.5.1 on writes the key, and since 0.5.0 it pads no more
         usual = "plain" if openpi or "use_relative_actions" in folder.config else "padded"
-    form = folder.extra.get("prompt_state", usual)
+    said = folder.extra.get("prompt_state", usual)
     valid = ("plain", "padded", "none") if folder.kind == "pi05" else ("none",)
-    if form not in valid:
-        raise TaktError(f"{folder.path}/takt.json: prompt_state is one of {', '.join(valid)}, got {form!r}")
-    padding = (0, model.config.padded_state - model.config.state) if form == "padded" else (0, 0)
-
-    def say(text: str, state: Tensor) -> str:
-        if form != "none":
-            return pi0.prompt(text, F.pad(model.of_state(state)[0], padding))
-        if openpi:
-            return pi0.cleaned(text) + "\n"
-        return text if text.endswith("\n") else text + "\n"
-
-    return say
+    if said not in valid:
+        raise TaktError(f"{folder.path}/takt.json: prompt_state is one of {', '.join(valid)}, got {said!r}")
+    if said == "none":
+        return Prompt.from_json({"form": "tidied" if openpi else "line"}, c.state)
+    normal, width = model.of_state, c.padded_state if said == "padded" else c.state
+    return Prompt("with_state", normal.shift.numpy(), normal.gain.numpy(), normal.offset.numpy(), width)
 
 
 def prefix(folder: Folder) -> str:

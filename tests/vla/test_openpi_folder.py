@@ -181,18 +181,18 @@ def test_numbers_are_normalised_as_openpi_does(kind: str, tmp_path: Path) -> Non
 def test_what_is_read_is_what_openpis_tokenizer_reads(tmp_path: Path) -> None:
     write(tmp_path / "pi0", "pi0")
     policy = checkpoint.open_folder(str(tmp_path / "pi0"))
-    state = torch.from_numpy(seen().state)[None]
-    assert policy._say(" pick_up\nthe cube \n", state) == "pick up the cube\n"
+    state = seen().state
+    assert policy.prompt.of(" pick_up\nthe cube \n", state) == "pick up the cube\n"
     write(tmp_path / "pi05", "pi05")
     policy = checkpoint.open_folder(str(tmp_path / "pi05"))
-    normal = policy._model.of_state(state)[0].numpy().astype(np.float64)
+    normal = policy._model.of_state(torch.from_numpy(state)[None])[0].numpy().astype(np.float64)
     bins = np.digitize(normal, bins=np.linspace(-1, 1, 256 + 1)[:-1]) - 1
     # The robot's six numbers: openpi pads after it has put them into words.
     said = f"Task: pick up the cube, State: {' '.join(map(str, bins))};\nAction: "
-    assert policy._say(" pick_up\nthe cube \n", state) == said
+    assert policy.prompt.of(" pick_up\nthe cube \n", state) == said
     tell(tmp_path / "pi05", prompt_state="none")  # discrete_state_input=False, as its pi05_libero
     policy = checkpoint.open_folder(str(tmp_path / "pi05"))
-    assert policy._say("pick_up", state) == "pick up\n"
+    assert policy.prompt.of("pick_up", state) == "pick up\n"
     tell(tmp_path / "pi05", prompt_state="some")
     assert "prompt_state is one of plain, padded, none" in refused(tmp_path / "pi05")
     tell(tmp_path / "pi0", prompt_state="plain")

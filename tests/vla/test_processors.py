@@ -253,10 +253,10 @@ def test_zeros_after_the_state_are_read_where_lerobot_read_them(tmp_path: Path) 
     """Up to 0.4 it put 32 numbers into pi0.5's words; since then the robot's alone."""
     path = tmp_path / "p"
     folders.write(path, "pi05")
-    state = torch.from_numpy(seen().state)[None]
+    state = seen().state
 
     def numbers() -> int:
-        said = checkpoint.open_folder(str(path))._say("lift it", state)
+        said = checkpoint.open_folder(str(path)).prompt.of("lift it", state)
         return len(said.split("State: ")[1].split(";")[0].split())
 
     assert numbers() == 32
