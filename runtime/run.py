@@ -25,6 +25,9 @@ from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
 from vla.contract import Robot, TaktError, check_match
 
+WAIT = 60.0  # s, for the first answer of a policy's server
+DOWNLOAD = 3600.0  # s, within which a policy of the hub is to be there
+
 
 def make_robot(name: str, **options: object) -> Robot:
     """The robot that an installed package offers under this name (entry points `takt.robots`).
@@ -53,7 +56,8 @@ def policy_at(place: str, threads: int, **options: Any) -> Iterator[RemotePolicy
     with ExitStack() as stack:
         address = place
         if not is_address(place):
-            address, _ = stack.enter_context(spawn(place, threads=threads))
+            wait = DOWNLOAD if place.startswith("hub:") else WAIT
+            address, _ = stack.enter_context(spawn(place, threads=threads, timeout=wait))
         yield stack.enter_context(RemotePolicy(address, **options))
 
 
@@ -120,7 +124,8 @@ class Command:
     robot: str
     """The robot's name."""
     policy: str
-    """A bundle's folder, a policy's name, or the address of a server: tcp://HOST:PORT."""
+    """A bundle's or checkpoint's folder, hub:OWNER/NAME@COMMIT, a policy's name, or the address of a server:
+    tcp://HOST:PORT."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0

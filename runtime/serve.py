@@ -61,7 +61,8 @@ class Command:
     """Answer robots over the network with a policy."""
 
     policy: tyro.conf.Positional[str]
-    """A bundle (a folder with policy.json), or NAME or NAME:ARGUMENT of an installed policy."""
+    """A bundle (a folder with policy.json); a checkpoint's folder, or hub:OWNER/NAME@COMMIT; or NAME or
+    NAME:ARGUMENT of an installed policy."""
     protocol: list[str] = field(default_factory=lambda: ["takt"])
     """One or several of takt, gr00t, openpi: what the robots speak."""
     bind: list[str] = field(default_factory=list)

@@ -20,7 +20,7 @@ from runtime import joining
 from runtime.bundle import sha256
 from runtime.latency import parse
 from runtime.machine import machine
-from runtime.policies import open_policy
+from runtime.policies import HUB, open_policy
 from sim import journal, pool
 from sim.compare import compare, lines
 from sim.play import STAGES, Options, make_suite
@@ -43,7 +43,7 @@ class Command:
     suite: str = "tabletop"
     """The suite's name."""
     policy: str = str(SHIPPED)
-    """A bundle's folder, or the name of an installed policy."""
+    """A bundle's or checkpoint's folder, hub:OWNER/NAME@COMMIT, or the name of an installed policy."""
     episodes: int = 100
     """How many seeds; with --swap each is five episodes."""
     seed: int = 10_000
@@ -160,7 +160,7 @@ class Command:
         stages = {s: np.array([v for r in results for v in r["stages"].get(s, [])]) * 1e3 for s in STAGES}
         report = {
             "suite": suite,
-            "policy": Path(self.policy).name,
+            "policy": self.policy if self.policy.startswith(HUB) else Path(self.policy).name,
             "split": self.split,
             "swap": self.swap,
             "machine": machine(),
