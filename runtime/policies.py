@@ -5,15 +5,14 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from runtime import bundle
-from runtime.engine import OnnxPolicy
+from runtime import bundle, engines
 from vla.contract import Policy, TaktError
 
 GROUP = "takt.policies"
 CHECKPOINT = "checkpoint"  # the entry point that opens the folders people have
 
 
-def open_policy(place: str, threads: int = 1) -> Policy:
+def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> Policy:
     """The policy at `place`.
 
     Args:
@@ -21,13 +20,18 @@ def open_policy(place: str, threads: int = 1) -> Policy:
             where NAME is an entry point of `takt.policies`: a function that takes the argument, or nothing,
             and returns a policy.
         threads: of the engine, for a bundle or a checkpoint.
+        engine: what runs a bundle, one of runtime/engines.py; nothing else has one to choose.
 
     Raises:
-        TaktError: there is no such thing, with the valid names; it does not take the argument; or it is no
-            policy.
+        TaktError: there is no such thing, with the valid names; it does not take the argument; it is no
+            policy; or the engine cannot run it.
     """
     if (Path(place) / "policy.json").is_file():
-        return OnnxPolicy(bundle.load(Path(place)), threads)
+        engines.parse(engine)  # before what takes time
+        return engines.open_bundle(bundle.load(Path(place)), engine, threads)
+    if engine != engines.DEFAULT:
+        engines.parse(engine)
+        raise TaktError(f"--engine {engine} runs a bundle, and {place} is none: takt export makes one")
     name, colon, argument = place.partition(":")
     checkpoint = (Path(place) / "config.json").is_file()
     if checkpoint:  # torch lives on the other side of that door

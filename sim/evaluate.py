@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runtime import joining, loop
+from runtime import engines, joining, loop
 from runtime.budget import Budget
 from runtime.clock import SimulatedClock, Ticker
 from runtime.guard import Guard
@@ -79,6 +79,8 @@ class Command:
     """Ticks a simulated second."""
     workers: int = 1
     """Processes."""
+    engine: str = engines.DEFAULT
+    """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
     json: Path | None = None
     """Where to write the result."""
 
@@ -106,7 +108,7 @@ class Command:
         if duration(self.latency) > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
-        return suite, joining.make(self.join, open_policy(self.policy).spec).name
+        return suite, joining.make(self.join, open_policy(self.policy, engine=self.engine).spec).name
 
     def _progress(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
@@ -123,8 +125,9 @@ class Command:
 
     def _results(self, jobs: list[int]) -> Iterator[dict[str, Any]]:
         options = Options(
-            self.suite, self.policy, self.split, self.swap, duration(self.latency), self.join, self.rate
-        )
+            self.suite, self.policy, self.split, self.swap, duration(self.latency), self.join, self.rate,
+            self.engine,
+        )  # fmt: skip
         if self.workers == 1:
             start(options)
             yield from map(play, jobs)
@@ -144,6 +147,7 @@ class Command:
         report = {
             "suite": suite,
             "policy": Path(self.policy).name,
+            "engine": self.engine,
             "split": self.split,
             "swap": self.swap,
             "machine": machine(),
@@ -237,6 +241,7 @@ class Options:
     latency: float
     join: str | None
     rate: float
+    engine: str = engines.DEFAULT
 
     @property
     def period(self) -> float:
@@ -247,7 +252,7 @@ class _Worker:
     def __init__(self, options: Options) -> None:
         self.options, self.suite = options, make_suite(options.suite)
         self.robot = self.suite.robot(SimulatedClock())
-        self.policy = open_policy(options.policy, threads=1)
+        self.policy = open_policy(options.policy, threads=1, engine=options.engine)
         check_match(self.policy.spec, self.robot.spec)
 
 

@@ -50,7 +50,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 # The optional third-party modules and the extra that brings each.
 EXTRAS = {
     "onnxruntime": "cpu",
+    "openvino": "openvino",
     "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda": "tensorrt",
     "mujoco": "sim",
     "gymnasium": "sim",
     "viser": "console",
