@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from runtime import engine_openvino, engine_ort
+from runtime import engine_openvino, engine_ort, engine_tensorrt, tensorrt_library
 from runtime.bundle import Bundle
 from runtime.engine import GraphPolicy
 from runtime.graphs import Graph, OnnxGraph
@@ -28,6 +28,8 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "cuda": (),
     "ort-tensorrt": ("fp16",),
     "openvino": ("fp32", "bf16", "fp16"),
+    "tensorrt": ("tf32", "fp16"),
+    "tensorrt-rtx": ("tf32", "fp16"),
 }
 
 
@@ -56,6 +58,8 @@ def open_graphs(bundle: Bundle, engine: str = DEFAULT, threads: int = 1) -> dict
     name, precision = parse(engine)
     if name == "openvino":
         return engine_openvino.open_graphs(bundle.graphs, threads, precision)
+    if name in tensorrt_library.MODULES:
+        return engine_tensorrt.open_graphs(bundle.graphs, name, precision)
     if name in engine_ort.PROVIDERS:
         return engine_ort.open_graphs(bundle.graphs, name, threads, precision)
     return {graph: OnnxGraph(file, threads) for graph, file in bundle.graphs.items()}

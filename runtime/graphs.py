@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,6 +40,14 @@ class Graph(Protocol):
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """All outputs by name; `feeds` may hold more than the graph takes."""
+
+
+@runtime_checkable
+class Looping(Protocol):
+    """A step graph that makes several steps in one run, where each costs less than asking for it."""
+
+    def loop(self, feeds: Mapping[str, np.ndarray], steps: int) -> Arrays:
+        """The outputs after `steps` equal steps from t = 0; `feeds` are a step's but for t and dt."""
 
 
 class OnnxGraph:

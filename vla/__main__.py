@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("runtime.serve", "answer robots over the network with a policy"),
     "keys": ("runtime.keys", "who may speak with a policy server over a network"),
     "export": ("export.graph", "turn a checkpoint into a verified bundle"),
+    "build": ("export.tensorrt", "TensorRT engines of a bundle, on the machine that will run them"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
     "budget": ("runtime.plan", "whether a rate holds with measured latencies, and what the planner will do"),
