@@ -65,13 +65,13 @@ def check(
         named = f"node {node.name or node.output[0]!r} ({node.op_type})"
         if node.op_type in _REFUSED:
             raise TaktError(f"{named} is refused by TensorRT: {_REFUSED[node.op_type]}")
-        if node.domain not in ("", "ai.onnx", "trt"):
-            raise TaktError(
-                f"{named} is of the domain {node.domain}, which TensorRT does not know: "
-                "export with operators of ONNX alone"
-            )
         if supports is not None and not supports(node.op_type):
             raise TaktError(f"{named} is an operator that this TensorRT does not know: export without it")
+        if supports is None and node.domain not in ("", "ai.onnx", "trt"):
+            raise TaktError(
+                f"{named} is of the domain {node.domain}, which TensorRT need not know: "
+                "export with operators of ONNX alone"
+            )
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             made[node.output[0]] = _quantised(node, named, constant, made)
         for name in node.input:
