@@ -44,7 +44,7 @@ class Cuda:
         try:
             about = self._do(runtime.cudaGetDeviceProperties(0))
         except (TaktError, RuntimeError) as error:  # the latter from cuda-python 12 without a driver
-            raise TaktError(f"no NVIDIA GPU can be used here ({error}): takt doctor says more") from None
+            raise TaktError(f"no NVIDIA GPU can be used here ({error})") from None
         name = about.name
         self.name = (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0")
         self.compute = f"{about.major}.{about.minor}"

@@ -52,6 +52,23 @@ class Library:
         major, minor = self.version.split(".")[:2]
         return int(major), int(minor)
 
+    def smallest(self, onnx: bytes) -> bytes:
+        """An engine of a small graph with fixed shapes, to see whether it can build at all.
+
+        Raises:
+            TaktError: what it says against it.
+        """
+        builder = self.trt.Builder(self.logger)
+        typed = 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = builder.create_network(typed)
+        parser = self.trt.OnnxParser(network, self.logger)
+        if not parser.parse(onnx):
+            raise TaktError(self.why())
+        data = builder.build_serialized_network(network, builder.create_builder_config())
+        if data is None:
+            raise TaktError(self.why())
+        return bytes(data)
+
     def why(self) -> str:
         """The last errors that TensorRT logged, in one line; forgotten with it."""
         said = "; ".join(dict.fromkeys(self._said)) or "it does not say why"

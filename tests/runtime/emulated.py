@@ -4,18 +4,20 @@ No test machine has a GPU. What is tested with this is ours: which bytes are cop
 stays on the device, what is captured and launched again. So it is strict where the hardware is merely
 undefined: device memory starts as garbage, work on the stream runs when the stream is waited for and not
 before, a captured graph keeps the addresses and shapes it was captured with, an engine may not be captured
-before its first run, and a copy outside what was allocated fails. An "engine" is the ONNX file's bytes.
+before its first run, and a copy outside what was allocated fails. An "engine" is an ONNX file's bytes, and
+building one is handing on what was parsed.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, IntEnum
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 _GARBAGE = 0x7F  # four of them are a float of 3e38
@@ -228,6 +230,98 @@ def tensorrt(cudart: Cudart, most: int = 8, version: str = "10.3.0") -> ModuleTy
             cudart.put(work)
             return True
 
+    class Builder:
+        def __init__(self, logger: Any) -> None: ...
+
+        def create_network(self, flags: int) -> Any:
+            assert flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
+            return INetworkDefinition()
+
+        def create_builder_config(self) -> Any:
+            return IBuilderConfig()
+
+        def create_optimization_profile(self) -> Any:
+            return IOptimizationProfile()
+
+        def build_serialized_network(self, network: Any, config: Any) -> bytes:
+            config.check(network)
+            return network.model.SerializeToString()
+
+    class NetworkDefinitionCreationFlag(IntEnum):
+        STRONGLY_TYPED = 1
+
+    class BuilderFlag(IntEnum):
+        TF32 = 7
+
+    class MemoryPoolType(IntEnum):
+        WORKSPACE = 0
+
+    class INetworkDefinition:
+        def __init__(self) -> None:
+            self.model = onnx.ModelProto()
+
+        @property
+        def num_inputs(self) -> int:
+            return len(self.model.graph.input)
+
+        def get_input(self, index: int) -> Any:
+            port = self.model.graph.input[index]
+            sizes = [d.dim_value or -1 for d in port.type.tensor_type.shape.dim]
+            return SimpleNamespace(name=port.name, shape=sizes)
+
+    class OnnxParser:
+        def __init__(self, network: INetworkDefinition, logger: Any) -> None:
+            self.network, self.num_errors = network, 0
+
+        def supports_operator(self, name: str) -> bool:
+            return onnx.defs.has(name)
+
+        def parse(self, data: bytes) -> bool:
+            self.network.model.ParseFromString(data)
+            return True
+
+    class IOptimizationProfile:
+        def __init__(self) -> None:
+            self._shapes: dict[str, tuple[Any, ...]] = {}
+
+        def set_shape(self, name: str, *shapes: Any) -> None:
+            assert len(shapes) == 3
+            assert shapes[2][0] == most, "the largest batch is not what was asked for"
+            self._shapes[name] = shapes
+
+    class IBuilderConfig:
+        def __init__(self) -> None:
+            self._flags, self._profiles, self._cache = {7}, [], b"measured"  # type: ignore[var-annotated]
+
+        def check(self, network: INetworkDefinition) -> None:
+            """TensorRT refuses to build an open batch without a profile for it."""
+            ports = [network.get_input(i) for i in range(network.num_inputs)]
+            wanted = {port.name for port in ports if -1 in port.shape}
+            assert wanted == set(self._profiles[0]._shapes)
+
+        def clear_flag(self, flag: int) -> None:
+            self._flags.discard(int(flag))
+
+        def set_memory_pool_limit(self, pool: int, size: int) -> None: ...
+
+        def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
+            self._profiles.append(profile)
+            return 0
+
+        def create_timing_cache(self, data: bytes) -> Any:
+            assert data in (b"", b"measured")
+            return ITimingCache()
+
+        def set_timing_cache(self, cache: Any, ignore: bool) -> bool:
+            return True
+
+        def get_timing_cache(self) -> Any:
+            return ITimingCache()
+
+    class ITimingCache:
+        def serialize(self) -> bytes:
+            return b"measured"
+
     def seen(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         cudart._inside(cudart.device, address, size)
@@ -239,7 +333,9 @@ def tensorrt(cudart: Cudart, most: int = 8, version: str = "10.3.0") -> ModuleTy
         return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
 
     module = ModuleType("tensorrt")
-    for made in (ILogger, Runtime, ICudaEngine, IExecutionContext, nptype):
+    classes = (ILogger, Runtime, ICudaEngine, IExecutionContext, Builder, INetworkDefinition, OnnxParser)
+    flags = (NetworkDefinitionCreationFlag, BuilderFlag, MemoryPoolType)
+    for made in (*classes, *flags, IOptimizationProfile, IBuilderConfig, ITimingCache, nptype):
         setattr(module, made.__name__, made)
     module.TensorIOMode, module.TensorLocation, module.__version__ = mode, place, version  # type: ignore[attr-defined]
     return module

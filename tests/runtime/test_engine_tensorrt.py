@@ -12,8 +12,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+import vla.__main__ as frontdoor
+from export import tensorrt as export_tensorrt
 from runtime import bundle, engine_cache, engine_tensorrt
 from runtime.cuda import Cuda
 from runtime.device import DeviceArray
@@ -21,6 +24,7 @@ from runtime.engine import GraphPolicy, OnnxPolicy
 from runtime.engine_cache import Key
 from runtime.engine_tensorrt import TensorrtGraph
 from runtime.graphs import Looping, OnnxGraph
+from runtime.policies import open_policy
 from runtime.tensorrt_library import Library
 from tests.runtime import emulated
 from vla import flow
@@ -311,3 +315,70 @@ def test_graphs_come_out_of_the_cache_alone(
         engine_cache.write(tmp_path, name, made, file.read_bytes())
     opened = engine_tensorrt.open_graphs(LOADED.graphs, "tensorrt", place=tmp_path)
     same(GraphPolicy(LOADED, opened), OnnxPolicy(LOADED), [asked(1)])
+
+
+# -- from takt build to takt serve, TensorRT emulated
+
+
+@pytest.fixture
+def board(library: Library, cudart: emulated.Cudart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a GPU; the folder of its engines."""
+    monkeypatch.setattr(engine_tensorrt, "Cuda", lambda: Cuda(cudart))
+    monkeypatch.setattr(export_tensorrt, "Cuda", lambda: Cuda(cudart))
+    monkeypatch.setenv("TAKT_ENGINES", str(tmp_path / "engines"))
+    return tmp_path / "engines"
+
+
+@pytest.mark.parametrize(("precision", "most"), [("", 1e-6), ("fp16", 5e-3)])
+def test_what_was_built_here_answers_here(precision: str, most: float, board: Path, tmp_path: Path) -> None:
+    engine = "tensorrt" + (precision and f":{precision}")
+    report = tmp_path / "report.json"
+    assert frontdoor.main(["build", str(NANO), "--engine", engine, "--json", str(report)]) == 0
+    said = json.loads(report.read_text())
+    assert said["kept"]
+    assert [row["graph"] for row in said["graphs"]] == ["words", "prefix", "step"]
+    assert all(0 <= row["difference"] <= most for row in said["graphs"])
+    assert any(row["difference"] > 0 for row in said["graphs"]) == bool(precision)
+    assert (board / "timing-10.3.0-Emulated-8.7.cache").read_bytes() == b"measured"
+    ours, theirs = open_policy(str(NANO), engine=engine), OnnxPolicy(LOADED)
+    for seen in (look(0), look(1)):
+        np.testing.assert_allclose(ours.infer(seen).actions, theirs.infer(seen).actions, atol=10 * most)
+    other = "tensorrt" if precision else "tensorrt:fp16"
+    with pytest.raises(TaktError, match=rf"no tensorrt engine .*--engine {other} makes one"):
+        open_policy(str(NANO), engine=other)
+
+
+def test_an_engine_that_answers_otherwise_is_not_kept(
+    board: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = export_tensorrt.prepared
+
+    def wrong(*args: object, **options: object) -> onnx.ModelProto:
+        made = real(*args, **options)  # type: ignore[arg-type]
+        for tensor in made.graph.initializer:
+            if len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.FLOAT:
+                tensor.raw_data = (1.1 * np.frombuffer(tensor.raw_data, np.float32)).tobytes()
+        return made
+
+    monkeypatch.setattr(export_tensorrt, "prepared", wrong)
+    assert frontdoor.main(["build", str(NANO)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "words: the engine differs from ONNX Runtime" in line
+    assert not list(board.glob("*.engine"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("gpu", "Thor"), ("compute", "11.0"), ("version", "10.16.1.11")])
+def test_serving_with_an_engine_from_elsewhere_is_one_line(
+    name: str, value: str, board: Path, library: Library, cudart: emulated.Cudart,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for graph, file in LOADED.graphs.items():
+        made = engine_tensorrt.key(library, Cuda(cudart), file, "")
+        engine_cache.write(board, graph, made, file.read_bytes())
+    (about,) = board.glob("step-*.json")
+    said = json.loads(about.read_text())
+    about.write_text(json.dumps({**said, "key": {**said["key"], name: value}}))
+    assert frontdoor.main(["serve", str(NANO), "--engine", "tensorrt"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"was built for {name} {value!r}" in line
+    assert "run takt build again" in line

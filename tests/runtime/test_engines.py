@@ -17,7 +17,8 @@ from tests import fakes
 from vla import flow
 from vla.contract import Prefix, Request, TaktError
 
-NANO = Path(__file__).parents[2] / "vla" / "bundles" / "nano"
+ROOT = Path(__file__).parents[2]
+NANO = ROOT / "vla" / "bundles" / "nano"
 SPEC = fakes.arm_spec()
 
 
@@ -71,6 +72,14 @@ def test_a_name_that_is_none_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("takt: ")
     assert said in line
+
+
+@pytest.mark.parametrize("name", engines.PRECISIONS)
+def test_the_docs_tell_of_every_engine_and_precision(name: str) -> None:
+    row = next(
+        r for r in (ROOT / "docs" / "engines.md").read_text().splitlines() if r.startswith(f"| `{name}`")
+    )
+    assert all(f":{precision}`" in row for precision in engines.PRECISIONS[name] if precision != "fp32")
 
 
 def test_only_a_bundle_has_an_engine_to_choose(folder: Path) -> None:
