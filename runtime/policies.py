@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from runtime import bundle
-from runtime.engine import OnnxPolicy
+from runtime import bundle, engines
 from vla.contract import Policy, TaktError
 
 GROUP = "takt.policies"
@@ -15,7 +14,7 @@ WRITTEN = ("config.json", "model.safetensors", "params", "takt.json")  # one of 
 HUB = "hub:"  # before the name of such a folder on the Hugging Face hub
 
 
-def open_policy(place: str, threads: int = 1) -> Policy:
+def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> Policy:
     """The policy at `place`.
 
     Args:
@@ -23,13 +22,18 @@ def open_policy(place: str, threads: int = 1) -> Policy:
             (docs/checkpoints.md); or NAME or NAME:ARGUMENT, where NAME is an entry point of `takt.policies`:
             a function that takes the argument, or nothing, and returns a policy.
         threads: of the engine, for a bundle or a checkpoint.
+        engine: what runs a bundle, one of runtime/engines.py; nothing else has one to choose.
 
     Raises:
-        TaktError: there is no such thing, with the valid names; it does not take the argument; or it is no
-            policy.
+        TaktError: there is no such thing, with the valid names; it does not take the argument; it is no
+            policy; or the engine cannot run it.
     """
     if (Path(place) / "policy.json").is_file():
-        return OnnxPolicy(bundle.load(Path(place)), threads)
+        engines.parse(engine)  # before what takes time
+        return engines.open_bundle(bundle.load(Path(place)), engine, threads)
+    if engine != engines.DEFAULT:
+        engines.parse(engine)
+        raise TaktError(f"--engine {engine} runs a bundle, and {place} is none: takt export makes one")
     name, colon, argument = place.partition(":")
     checkpoint = place.startswith(HUB) or any((Path(place) / name).exists() for name in WRITTEN)
     if checkpoint:  # torch lives on the other side of that door

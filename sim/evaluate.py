@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runtime import joining
+from runtime import engines, joining
 from runtime.bundle import sha256
 from runtime.latency import parse
 from runtime.machine import machine
@@ -61,6 +61,8 @@ class Command:
     """Ticks a simulated second."""
     workers: int = 1
     """Processes."""
+    engine: str = engines.DEFAULT
+    """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
     journal: Path | None = None
     """Append each seed's result to this file as it comes; what is in it already is not played again."""
     shard: str = "1/1"
@@ -105,7 +107,7 @@ class Command:
         return {
             "suite": self.suite, "policy": policy, "split": self.split, "swap": self.swap, "join": join,
             "latency": parse(self.latency).to_json(), "rate": self.rate, "seed": self.seed,
-            "episodes": self.episodes, "shard": self.shard, "machine": machine(),
+            "episodes": self.episodes, "engine": self.engine, "shard": self.shard, "machine": machine(),
         }  # fmt: skip
 
     def _check(self) -> tuple[Any, str]:
@@ -123,7 +125,7 @@ class Command:
         if parse(self.latency).median > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
-        return suite, joining.make(self.join, open_policy(self.policy).spec).name
+        return suite, joining.make(self.join, open_policy(self.policy, engine=self.engine).spec).name
 
     def _progress(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
@@ -140,7 +142,9 @@ class Command:
 
     def _results(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         late = parse(self.latency)
-        options = Options(self.suite, self.policy, self.split, self.swap, late, self.join, self.rate)
+        options = Options(
+            self.suite, self.policy, self.split, self.swap, late, self.join, self.rate, self.engine
+        )
         if self.journal is None:
             yield from (result for _, result in pool.results(options, jobs, self.workers))
             return
@@ -161,6 +165,7 @@ class Command:
         report = {
             "suite": suite,
             "policy": self.policy if self.policy.startswith(HUB) else Path(self.policy).name,
+            "engine": self.engine,
             "split": self.split,
             "swap": self.swap,
             "machine": machine(),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime import loop
+from runtime import engines, loop
 from runtime.budget import Budget
 from runtime.clock import SimulatedClock, Ticker
 from runtime.guard import Guard
@@ -51,6 +51,7 @@ class Options:
     latency: Latency
     join: str | None
     rate: float
+    engine: str = engines.DEFAULT
 
     @property
     def period(self) -> float:
@@ -61,7 +62,7 @@ class _Worker:
     def __init__(self, options: Options) -> None:
         self.options, self.suite = options, make_suite(options.suite)
         self.robot = self.suite.robot(SimulatedClock())
-        self.policy = open_policy(options.policy, threads=1)
+        self.policy = open_policy(options.policy, threads=1, engine=options.engine)
         check_match(self.policy.spec, self.robot.spec)
 
 
