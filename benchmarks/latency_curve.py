@@ -140,11 +140,9 @@ def draw(report: dict[str, Any], path: Path) -> None:
             )  # fmt: skip
     upper.set(ylabel="success, %", ylim=(0, 103))
     upper.legend(frameon=False, loc="lower left", fontsize=9)
-    lower.set(
-        ylabel="RMS jerk, rad/s³",
-        xlabel="an answer comes so late, ms (median; whisker to p95)",
-        ylim=(0, None),
-    )
+    most = max(r["jerk"] for r in report["rows"])
+    lower.set(ylabel="RMS jerk, rad/s³", ylim=(0, 1.1 * most))
+    lower.set_xlabel("an answer comes so late, ms (median; whisker to p95)")
     for axis in (upper, lower):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

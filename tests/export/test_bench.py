@@ -418,3 +418,21 @@ def test_nothing_to_measure_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert frontdoor.main(["bench"]) in (1, 2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("takt: ")
+
+
+@pytest.mark.slow
+def test_a_folder_of_others_is_compared_with_its_bundle(tmp_path: Path) -> None:
+    """A SmolVLA, by what its policy.json says alone: other cameras, rows and noise than nano's."""
+    pytest.importorskip("torch")
+    from tests.vla import folders
+
+    source, made, out = tmp_path / "folder", tmp_path / "bundle", tmp_path / "bench.json"
+    folders.write(source, "smolvla")
+    (source / "takt.json").write_text(json.dumps({"steps": 3}))
+    assert frontdoor.main(["export", str(source), str(made), "--no-dynamic-batch", "--samples", "2"]) == 0
+    flags = ["--against", str(source), "--rounds", "1", "--chunks", "2", "--inputs", "2", "--json", str(out)]
+    assert frontdoor.main(["bench", str(made), *flags]) == 0
+    torch, bundle = json.loads(out.read_text())["variants"]
+    assert (torch["name"], bundle["name"]) == ("folder, torch", "bundle")
+    assert 0 < bundle["action_error"]["max"] < 1e-4
+    assert bundle["stages_ms"]["steps"]["p50"] > bundle["stages_ms"]["step"]["p50"]
