@@ -23,7 +23,7 @@ from rich.progress import Progress, TextColumn
 
 from export import compared, measures, observations
 from export.variants import Variant, Worker, check_same
-from runtime import bundle, energy
+from runtime import bundle, energy, engines
 from runtime.machine import machine
 from vla.__main__ import check_writable
 from vla.contract import Observation, PolicySpec, TaktError
@@ -52,6 +52,8 @@ class Command:
     """Seconds that measuring may take: with slow policies turns are shorter and, at the end, fewer."""
     threads: int = 1
     """Threads of each engine."""
+    engine: tuple[str, ...] = (engines.DEFAULT,)
+    """What runs the bundles, as takt run --engine; with several each bundle is a variant by each."""
     eval: tuple[Path, ...] = ()
     """What takt eval --json wrote of the variants, by the policy's name: adds success and jerk."""
     picture: Path | None = None
@@ -105,11 +107,20 @@ class Command:
             pareto.check(self.picture)
         for flag in ("picture", "profile"):
             check_writable(f"--{flag}", getattr(self, flag))
+        for name in self.engine:
+            engines.parse(name)
+        if len(set(self.engine)) < max(1, len(self.engine)):
+            raise TaktError("--engine names one twice")
         for path in self.bundles:
             bundle.load(path)  # what is broken is refused before anything is measured
         first = str(self.bundles[0])
         names = measures.names(self.bundles)
-        chosen = [Variant(n, str(p), first, self.threads) for n, p in zip(names, self.bundles, strict=True)]
+        several = self.engine != (engines.DEFAULT,)
+        chosen = [
+            Variant(f"{n}, {e}" if several else n, str(p), first, self.threads, e)
+            for n, p in zip(names, self.bundles, strict=True)
+            for e in self.engine
+        ]
         if self.against is not None:
             torch = not (self.against / "policy.json").is_file()
             name = f"{self.against.resolve().name}, {'torch' if torch else 'reference'}"

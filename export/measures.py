@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from export.variants import Round, Variant
-from runtime import latency
+from runtime import engines, latency
 from sim.score import percentiles
 from vla.contract import PolicySpec, TaktError
 
@@ -58,7 +58,7 @@ def variant(
     low, high = np.quantile(middles, [0.05, 0.95])
     row = {
         "name": v.name,
-        **about(Path(v.place)),
+        **about(Path(v.place), v.engine),
         "size_mb": size(Path(v.place)),
         "peak_rss_mb": memory,
         "stages_ms": stages([t.round for t in turns]),
@@ -82,9 +82,10 @@ def stages(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
     return {s: percentiles(v * 1e3) for s, v in seconds.items() if len(v)}
 
 
-def about(place: Path) -> dict[str, str]:
-    """Engine and precision, by what the folder says of itself."""
-    for file, engine, key in (("policy.json", "onnxruntime", "precision"), ("takt.json", "torch", "dtype")):
+def about(place: Path, name: str = engines.DEFAULT) -> dict[str, str]:
+    """Engine and precision, by what the folder says of itself; `name` is the engine of a bundle."""
+    runs = "onnxruntime" if name == engines.DEFAULT else name
+    for file, engine, key in (("policy.json", runs, "precision"), ("takt.json", "torch", "dtype")):
         if (place / file).is_file():
             said = json.loads((place / file).read_text()).get(key, "fp32")
             said = said.get("name", "") if isinstance(said, dict) else said

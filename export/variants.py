@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime import bundle
+from runtime import bundle, engines
 from runtime.policies import open_policy
 from runtime.spawn import follow
 from vla.contract import Observation, Policy, PolicySpec, TaktError
@@ -39,13 +39,14 @@ class Variant:
     Attributes:
         place: what `runtime.policies.open_policy` takes, or a nano checkpoint.
         like: the bundle whose spec and sampler a nano checkpoint takes.
-        threads: of the engine.
+        threads: of the engine. engine: what runs a bundle, see runtime/engines.py.
     """
 
     name: str
     place: str
     like: str
     threads: int = 1
+    engine: str = engines.DEFAULT
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def opened(variant: Variant) -> Policy:
         from export import reference  # torch, which a bundle does without
 
         return reference.nano(place, bundle.load(Path(variant.like)), variant.threads)
-    return open_policy(variant.place, variant.threads)
+    return open_policy(variant.place, variant.threads, variant.engine)
 
 
 def check_same(specs: Sequence[PolicySpec], names: Sequence[str]) -> None:

@@ -377,6 +377,8 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         (["ONE"], "named twice"),
         (["--rounds", "0"], "--rounds"),
         (["--budget", "0"], "--budget"),
+        (["--engine", "steam"], "steam"),
+        (["--engine", "onnx", "onnx"], "twice"),
         (["--picture", "bench.jpeg"], ".png, .svg, .pdf"),
         (["--against", "/nowhere"], "/nowhere"),
         (["--observations", "/nowhere"], "/nowhere"),
