@@ -199,6 +199,8 @@ class Command:
             raise TaktError("--candidates is from 1 to 64, and 1 with --no-dynamic-batch")
         if self.static and self.precision not in ("int8", "fp8"):
             raise TaktError("--static is for --precision int8; fp8 always is")
+        if self.precision == "bf16":
+            raise TaktError("bf16 is the engine's choice: export in fp32 and say --engine openvino:bf16")
         if self.per_tensor and not self._how().static:
             raise TaktError("--per-tensor is for --static")
         if self.samples < 1 or self.episodes < 0 or (self.tolerance is not None and self.tolerance <= 0):
