@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from vla.contract import TaktError
+from vla.contract import CameraSpec, TaktError
 
 OPSET = 20
 PROBABILITIES = ("done", "score")  # outputs between 0 and 1
@@ -43,6 +43,16 @@ class Part:
     module: nn.Module
     inputs: Inputs
     outputs: tuple[str, ...]
+
+
+def frames(cameras: Sequence[CameraSpec], batch: int, g: torch.Generator) -> dict[str, Tensor]:
+    """Random pictures of the cameras' sizes, by the names of the inputs that take them."""
+    return {
+        f"frames_{camera.name}": torch.randint(
+            0, 256, (batch, camera.height, camera.width, 3), generator=g
+        ).to(torch.uint8)
+        for camera in cameras
+    }
 
 
 class _Denoise(nn.Module):
