@@ -62,6 +62,7 @@ MODELS = {
     "processors.py",
     "stored.py",
     "fold.py",
+    "graphed.py",
     "minilm.py",
     "policy.py",
     "checkpoint.py",
