@@ -66,10 +66,9 @@ class Command:
         for views, found in report["views"].items():
             print(f"{views} views, floor {found['floor_ms']:.2f} ms")
             for variant in found["variants"]:
-                print(
-                    f"  {variant['name']:20s} {variant['p50_ms']:8.2f} ms  "
-                    f"{variant['of_floor']:.2f}x the floor, {variant['ratio']:.2f}x eager, largest action error {variant['action_error']:.1e}"
-                )
+                times = f"{variant['of_floor']:.2f}x the floor, {variant['ratio']:.2f}x eager"
+                error = f"largest action error {variant['action_error']:.1e}"
+                print(f"  {variant['name']:20s} {variant['p50_ms']:8.2f} ms  {times}, {error}")
         return 0
 
     @torch.inference_mode()
