@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from export import nano_graphs, quantise, source
+from export import measures, nano_graphs, quantise, source
 from export.graph import OPSET, TOLERANCE, write
 from export.nano_graphs import Joining
 from export.parity import Gate, Refused
@@ -94,7 +94,7 @@ class Command:
             gate = Gate(plain, self.observations, self.samples, self.episodes, self.tolerance)
             staged, report = self._quantised(plain, Path(folder) / "bundle", gate)
             self._publish(staged)
-        size = sum(f.stat().st_size for f in self.out.iterdir()) / 1e6
+        size = measures.size(self.out)
         print(f"{self.out}: {size:.1f} MB; largest difference from torch {max(errors.values()):.1e}")
         for line in report.pop("said", []):
             print(line)

@@ -11,11 +11,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sim.compare import SAME
 from sim.statistics import mcnemar, paired
 from vla.contract import TaktError
 
 BUSY = 0.5  # load, processes that wait or work, before a bench begins; above it its table says so
-SETTINGS = ("suite", "split", "swap", "rate")  # what has to be the same in results that are compared
 
 
 def outcomes(files: Sequence[Path], names: Sequence[str], first: int = 0) -> list[dict[str, Any] | None]:
@@ -54,7 +54,7 @@ def read(file: Path) -> dict[str, Any]:
     try:
         result = json.loads(file.read_text())
         outcomes_of(result)
-        if {*SETTINGS, "policy", "success", "jerk"} <= set(result):
+        if {*SAME, "policy", "success", "jerk"} <= set(result):
             return result
     except FileNotFoundError:
         raise TaktError(f"--eval {file}: there is no such file; takt eval --json writes one") from None
@@ -69,7 +69,7 @@ def outcomes_of(result: dict[str, Any]) -> dict[tuple[Any, ...], bool]:
 
 
 def _row(result: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
-    for key in SETTINGS:
+    for key in SAME:
         if result[key] != first[key]:
             raise TaktError(
                 f"--eval: results with {key} {first[key]!r} and {result[key]!r} cannot be compared"

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.graphs import one_line
 from vla.contract import TaktError
 
 _EIGHT = (TensorProto.INT8, TensorProto.UINT8)
@@ -42,8 +43,7 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx.checker.check_model(skeleton(made))
         infer_types(made)
     except Exception as error:  # ValidationError and InferenceError, which have no public parent
-        line = " ".join(str(error).split())[:200]
-        raise TaktError(f"the graph cannot be written as TensorRT takes it ({line})") from None
+        raise TaktError(f"the graph cannot be written as TensorRT takes it ({one_line(error)})") from None
     return made
 
 

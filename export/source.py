@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer
 from export import act_graphs, expert_graphs, nano_graphs
 from export.graph import Part, denoise
 from export.nano_graphs import Joining
+from runtime.policies import kind_of
 from vla import checkpoint, fold, nano, train, train_data
 from vla.contract import PolicySpec, TaktError
 
@@ -70,14 +70,6 @@ def read(place: Path, wanted: Wanted) -> Source:
     if kind_of(place) == "nano":
         return _nano(place, wanted)
     return _folder(place, wanted)
-
-
-def kind_of(place: Path) -> str:
-    """The "type" of config.json, "" where there is none."""
-    try:
-        return str(json.loads((place / "config.json").read_text())["type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _nano(place: Path, wanted: Wanted) -> Source:

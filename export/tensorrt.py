@@ -24,13 +24,14 @@ import onnx
 import tyro
 from rich.console import Console
 
+from export.apart import apart
 from export.compatible import check
 from export.half import half
 from export.rewrite import rewrite
 from runtime import bundle, engine_cache, engines
 from runtime.cuda import Cuda
 from runtime.engine_tensorrt import TensorrtGraph, key
-from runtime.graphs import OnnxGraph
+from runtime.graphs import OnnxGraph, one_line
 from runtime.tensorrt_library import MODULES, Library
 from vla.contract import TaktError
 
@@ -38,7 +39,6 @@ from vla.contract import TaktError
 # have 11 bits: 5e-4 a rounding, of which a graph makes many.
 TOLERANCE = {"": 1e-3, "tf32": 2e-2, "fp16": 2e-2}
 _COARSE = 5e-2  # of a graph that is quantised, or in half precision, as it stands
-_HIDES = 1e30  # what hides a token in a mask is that far away, and no scale for the rest
 _PART = 2**31 - 2**20  # protobuf holds no more in one message
 
 
@@ -137,7 +137,7 @@ def prepared(
     try:
         model = onnx.load(str(file))
     except Exception as error:  # protobuf's own classes, and an OSError for external data
-        raise TaktError(f"{file} is no ONNX graph, or cut short ({_line(error)}): copy it again") from None
+        raise TaktError(f"{file} is no ONNX graph, or cut short ({one_line(error)}): copy it again") from None
     if not model.graph.node:
         raise TaktError(f"{file} is no ONNX graph, or cut short: it has no nodes; copy it again")
     version, supports = None, None
@@ -183,7 +183,7 @@ def build(
             if error
             else library.why()
         )
-        raise TaktError(f"{library.product} {library.version} does not read the graph: {_line(said)}")
+        raise TaktError(f"{library.product} {library.version} does not read the graph: {one_line(said)}")
     config = builder.create_builder_config()
     if not tf32:  # on by default, and 13 of 24 bits of a float32 with it
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -226,15 +226,8 @@ def compared(file: Path, ours: TensorrtGraph, most: float) -> float:
             feeds[name] = rng.integers(0, 256, sizes).astype(dtype)
         else:  # words: every vocabulary has as many
             feeds[name] = np.ones(sizes, dtype) if name == "mask" else rng.integers(0, 6, sizes).astype(dtype)
-    got, worst = ours(feeds), 0.0
-    for name, value in plain(feeds).items():
-        value, other = value.astype(np.float64), np.asarray(got[name], np.float64)
-        hides = np.abs(value) > _HIDES
-        if not np.array_equal(hides, np.abs(other) > _HIDES):
-            worst = float("inf")
-        apart = np.abs(np.where(hides, 0, other - np.where(hides, other, value)))
-        scale = max(float(np.abs(np.where(hides, 0, value)).max()), 1e-2)
-        worst = max(worst, float(apart.max()) / scale)
+    got = ours(feeds)
+    worst = max(apart(got[name], value, 1e-2) for name, value in plain(feeds).items())
     if not worst <= most:
         raise TaktError(
             f"the engine differs from ONNX Runtime by {worst:.1e}, more than {most:.0e}: not kept"
@@ -308,7 +301,3 @@ def _number(compute: str) -> float:
     if not 5 <= value < 20:
         raise TaktError(f"{compute!r} is no compute capability; write 8.7")
     return value
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

@@ -6,7 +6,6 @@ So each has its own memory and threads, none is warmed by another, and the other
 from __future__ import annotations
 
 import gc
-import json
 import multiprocessing
 import os
 import signal
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from runtime import bundle, engines
-from runtime.policies import open_policy
+from runtime.policies import kind_of, open_policy
 from runtime.spawn import follow
 from vla.contract import Observation, Policy, PolicySpec, TaktError
 
@@ -144,7 +143,7 @@ def _work(pipe: Any, variant: Variant, parent: int) -> None:
 def opened(variant: Variant) -> Policy:
     """The policy of a variant."""
     place = Path(variant.place)
-    if kind(place) == "nano":
+    if kind_of(place) == "nano":
         from export import reference  # torch, which a bundle does without
 
         return reference.nano(place, bundle.load(Path(variant.like)), variant.threads)
@@ -164,16 +163,6 @@ def check_same(specs: Sequence[PolicySpec], names: Sequence[str]) -> None:
                     f"{names[0]} and {name} differ in {what} and cannot be compared: "
                     f"{of(specs[0])} against {of(spec)}"
                 )
-
-
-def kind(place: Path) -> str:
-    """The "type" of a checkpoint's config.json; "" for what is none."""
-    if (place / "policy.json").is_file():
-        return ""
-    try:
-        return str(json.loads((place / "config.json").read_text())["type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 class _Asked:

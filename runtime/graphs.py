@@ -177,6 +177,6 @@ def _dtype(kind: str) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: object) -> str:
     """What an engine's error says, without its line breaks and at most 200 characters of it."""
     return " ".join(str(error).split())[:200] or type(error).__name__

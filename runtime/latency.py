@@ -130,16 +130,8 @@ def parse(text: str) -> Latency:
     return Constant(_seconds(text, text))
 
 
-def duration(text: str) -> float:
-    """Seconds in "120ms" or "0.12s".
-
-    Raises:
-        TaktError: it is neither.
-    """
-    return _seconds(text, text)
-
-
 def _seconds(text: str, whole: str) -> float:
+    """Of "120ms" or "0.12s"; `whole` is what the message shows."""
     for suffix, unit in (("ms", 1e-3), ("s", 1.0)):
         number = text.removesuffix(suffix)
         if number != text:

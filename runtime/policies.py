@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -12,6 +13,16 @@ GROUP = "takt.policies"
 CHECKPOINT = "checkpoint"  # the entry point that opens the folders people have
 WRITTEN = ("config.json", "model.safetensors", "params", "takt.json")  # one of these is in each of them
 HUB = "hub:"  # before the name of such a folder on the Hugging Face hub
+
+
+def kind_of(place: Path) -> str:
+    """The "type" in a checkpoint's config.json; "" for what has none, and for a bundle."""
+    if (place / "policy.json").is_file():
+        return ""
+    try:
+        return str(json.loads((place / "config.json").read_text())["type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> Policy:
