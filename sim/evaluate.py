@@ -21,7 +21,7 @@ from runtime.bundle import sha256
 from runtime.latency import parse
 from runtime.machine import machine
 from runtime.policies import HUB, open_policy
-from sim import journal, pool
+from sim import cluster, journal, pool
 from sim.compare import compare, lines
 from sim.play import STAGES, Options, make_suite
 from sim.score import both, by_task, percentiles, score, waited
@@ -63,6 +63,8 @@ class Command:
     """Processes."""
     engine: str = engines.DEFAULT
     """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
+    ray: str | None = None
+    """Play on a Ray cluster: its address, auto, or local for one of this machine; --workers actors."""
     journal: Path | None = None
     """Append each seed's result to this file as it comes; what is in it already is not played again."""
     shard: str = "1/1"
@@ -146,17 +148,22 @@ class Command:
             self.suite, self.policy, self.split, self.swap, late, self.join, self.rate, self.engine
         )
         if self.journal is None:
-            yield from (result for _, result in pool.results(options, jobs, self.workers))
+            yield from (result for _, result in self._played(options, jobs))
             return
         kept = journal.Journal(self.journal, self._asked(join))
         try:
-            played = pool.results(options, [seed for seed in jobs if seed not in kept.results], self.workers)
+            played = self._played(options, [seed for seed in jobs if seed not in kept.results])
             for seed in jobs:
                 if seed not in kept.results:
                     kept.put(*next(played))
                 yield kept.results[seed]
         finally:
             kept.close()
+
+    def _played(self, options: Options, seeds: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        if self.ray is not None:
+            return cluster.results(options, seeds, self.workers, self.ray)
+        return pool.results(options, seeds, self.workers)
 
     def _report(self, suite: str, join: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         every = [e for r in results for e in r["episodes"]]

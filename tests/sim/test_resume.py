@@ -133,3 +133,27 @@ def test_what_is_no_shard_is_one_line(place: Path, shard: str) -> None:
     process = start(place, f"--shard={shard}")
     assert "--shard is PART/WHOLE" in process.communicate()[1]
     assert process.returncode == 1
+
+
+def test_a_ray_cluster_plays_the_same_and_loses_no_more(place: Path) -> None:
+    pytest.importorskip("ray", reason="pip install ray")
+    plain = run(place, "--workers", "2", suite="shaky")
+    assert lasting(run(place, "--ray", "local", "--workers", "2", suite="shaky")) == lasting(plain)
+    assert "process died" in plain["episodes"][3]["error"]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "--ray 127.0.0.1:1: Connection refused"),
+        ("ray://localhost:99999", "--ray ray://localhost:99999: "),
+        ("?", "--ray ?: "),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_line(place: Path, address: str, said: str) -> None:
+    pytest.importorskip("ray", reason="pip install ray")
+    process = start(place, "--ray", address)
+    out, error = process.communicate(timeout=120)
+    assert (process.returncode, out) == (1, "")
+    assert said in error.splitlines()[-1]
+    assert "Traceback" not in error
