@@ -26,7 +26,7 @@ parity: ## make .venv-parity, with the LeRobot that tests/parity compares with
 	@tools/parity.sh
 
 test: setup parity ## run the tests, all or those of ARGS
-	@.venv/bin/python -m pytest $(ARGS)
+	@tools/test.sh $(ARGS)
 
 check: setup ## lint, check the format, check the types
 	@.venv/bin/ruff check .

@@ -1,13 +1,16 @@
-"""Success against latency, with real-time chunking and without: the same latencies, the same tables.
+"""Success and smoothness against latency, by how chunks are joined: the same latencies, the same tables.
 
-    python benchmarks/latency_curve.py --picture docs/media/latency_curve.png
+    python benchmarks/latency_curve.py --workers 2 --picture docs/media/latency_curve.png
     python benchmarks/latency_curve.py --latencies lognormal:100ms,0.5 lognormal:400ms,0.5 orin.json
+    takt export checkpoints/nano /tmp/guided --joining guided --words-from vla/bundles/nano
+    python benchmarks/latency_curve.py --guided /tmp/guided
 
 Physics goes on while the policy thinks, in simulated time (`takt eval --latency`): an answer comes when its
 delay is over, until then the arm follows the running chunk. A latency is constant, a distribution, or a
-profile that `takt bench --profile` measured on some machine. Success is n/N with its Wilson interval; "rtc"
-is what the policy was exported for (a trained prefix, or guidance), "naive" takes each answer as it comes.
-benchmarks/delays.py compares all ways of joining, tick by tick.
+profile that `takt bench --profile` measured on some machine. Success is n/N with its Wilson interval,
+smoothness the RMS jerk of the joints, `dry` the share of ticks whose plan had run out. "rtc" is what the
+policy was exported for (a trained prefix, or guidance), "guided" guidance in place of it; runtime/joining.py
+has the others. Each is compared with "rtc" on the same tables by McNemar's exact test.
 """
 
 from __future__ import annotations
@@ -31,19 +34,25 @@ from sim.evaluate import SHIPPED
 from sim.statistics import mcnemar
 
 RESULTS = Path(__file__).parent / "results" / "latency_curve.json"
-JOINS = ("rtc", "naive")
-COLOURS = {"rtc": "#0072B2", "naive": "#D55E00"}  # of Okabe and Ito, which all eyes tell apart
-SHAPES = {"rtc": "o", "naive": "s"}
+FIRST = "rtc"  # what the others are compared with
+GUIDED = "guided"
+# Of Okabe and Ito, which all eyes tell apart.
+COLOURS = {"rtc": "#0072B2", "naive": "#D55E00", "ensemble": "#009E73", "hold": "#CC79A7", GUIDED: "#56B4E9"}
+SHAPES = {"rtc": "o", "naive": "s", "ensemble": "^", "hold": "D", GUIDED: "v"}
 
 
 @dataclass
 class Command:
-    """Evaluate a bundle under several latencies, joined by rtc and by naive."""
+    """Evaluate a bundle under several latencies, joined in several ways."""
 
     bundle: Path = SHIPPED
     """The policy; it has to be able to continue chunks."""
-    latencies: tuple[str, ...] = ("0ms", "100ms", "200ms", "400ms")
+    guided: Path | None = None
+    """The same policy, exported with --joining guided."""
+    latencies: tuple[str, ...] = ("0ms", "100ms", "200ms", "300ms", "400ms")
     """As takt eval --latency takes them."""
+    joins: tuple[str, ...] = ("naive", "ensemble", "hold")
+    """What rtc is compared with."""
     episodes: int = 100
     """Tables a cell, the same in all of them."""
     seed: int = 20_000
@@ -58,15 +67,20 @@ class Command:
     def run(self) -> int:
         for late in self.latencies:
             parse(late)  # before the first one is played for nothing
+        policies = {join: self.bundle for join in dict.fromkeys((FIRST, *self.joins))}
+        policies |= {GUIDED: self.guided} if self.guided else {}
         rows = []
         with tempfile.TemporaryDirectory() as folder:
             for late in self.latencies:
-                pair = [self._cell(late, join, Path(folder, "cell.json")) for join in JOINS]
-                p = mcnemar(pair[0].pop("outcomes"), pair[1].pop("outcomes"))
-                rows += [row | {"p": p} for row in pair]
+                here = [
+                    self._cell(late, j, policy, Path(folder, "cell.json")) for j, policy in policies.items()
+                ]
+                outcomes = [row.pop("outcomes") for row in here]
+                rows += [r | {"p": mcnemar(o, outcomes[0])} for r, o in zip(here, outcomes, strict=True)]
         bundle = load(self.bundle)
         report = {
             "machine": machine(), "bundle": self.bundle.name, "joining": bundle.spec.joining,
+            "committed": bundle.spec.committed,
             "chunk_s": (bundle.spec.chunk_length - 1) * bundle.spec.dt, "episodes": self.episodes,
             "seeds": [self.seed, self.seed + self.episodes - 1], "rows": rows,
         }  # fmt: skip
@@ -77,20 +91,22 @@ class Command:
             draw(report, self.picture)
         return 0
 
-    def _cell(self, late: str, join: str, out: Path) -> dict[str, Any]:
+    def _cell(self, late: str, join: str, policy: Path, out: Path) -> dict[str, Any]:
         """One latency and one joining."""
         print(f"{late}, {join}: ", end="", flush=True)
         evaluate.Command(
-            policy=str(self.bundle), episodes=self.episodes, seed=self.seed, workers=self.workers,
-            latency=late, join=join, json=out,
+            policy=str(policy), episodes=self.episodes, seed=self.seed, workers=self.workers,
+            latency=late, join=FIRST if join == GUIDED else join, json=out,
         ).run()  # fmt: skip
         report = jsonlib.loads(out.read_text())
+        done = [e["sim_seconds"] for e in report["episodes"] if e["success"]]
         row = {"join": join} | {key: report[key] for key in ("latency", "success", "jerk")}
+        row["seconds"] = sum(done) / max(len(done), 1)
         return row | {"outcomes": [e["success"] for e in report["episodes"]]}
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    out = Table(title="success under latency; p by McNemar's test, paired")
+    out = Table(title="success under latency; p against rtc by McNemar's test, paired")
     for column in ("latency", "drawn p50 .. p95, ms", "joining", "success", "95 %", "jerk", "dry", "p"):
         out.add_column(column, justify="left" if column in ("latency", "joining") else "right")
     for row in rows:
@@ -116,11 +132,14 @@ def draw(report: dict[str, Any], path: Path) -> None:
     names = {
         "rtc": f"rtc ({report['joining']}): continues what is executed",
         "naive": "naive: takes each answer as it comes",
+        "ensemble": "ensemble: averages what chunks say",
+        "hold": "hold: stands still while it waits",
+        GUIDED: "guided: is pulled towards what is executed",
     }
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(7.2, 6.2), sharex=True, height_ratios=(3, 2), layout="constrained"
     )
-    for join in JOINS:
+    for join in dict.fromkeys(row["join"] for row in report["rows"]):
         mine = sorted(
             (r for r in report["rows"] if r["join"] == join), key=lambda r: r["latency"]["drawn_ms"]["p50"]
         )
@@ -132,12 +151,6 @@ def draw(report: dict[str, Any], path: Path) -> None:
         upper.fill_between(x, low, high, color=COLOURS[join], alpha=0.13, lw=0)
         upper.errorbar(x, y, xerr=[[0.0] * len(x), far], **style, capsize=3, elinewidth=1, label=names[join])
         lower.plot(x, [r["jerk"] for r in mine], **style)
-    for row, at in [(r, r["latency"]["drawn_ms"]["p50"]) for r in report["rows"] if r["join"] == "naive"]:
-        if row["p"] < 0.05:
-            upper.annotate(
-                f"p = {row['p']:.1g}", (at, 100 * row["success"]["ci95"][0]), (0, -12),
-                textcoords="offset points", ha="center", fontsize=8, color="#444444",
-            )  # fmt: skip
     upper.set(ylabel="success, %", ylim=(0, 103))
     upper.legend(frameon=False, loc="lower left", fontsize=9)
     most = max(r["jerk"] for r in report["rows"])
