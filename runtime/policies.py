@@ -33,7 +33,8 @@ def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> 
             (docs/checkpoints.md); or NAME or NAME:ARGUMENT, where NAME is an entry point of `takt.policies`:
             a function that takes the argument, or nothing, and returns a policy.
         threads: of the engine, for a bundle or a checkpoint.
-        engine: what runs a bundle, one of runtime/engines.py; nothing else has one to choose.
+        engine: what runs a bundle, one of runtime/engines.py. Torch runs a checkpoint, on the CPU, or with
+            "cuda" on a GPU; nothing else has one to choose.
 
     Raises:
         TaktError: there is no such thing, with the valid names; it does not take the argument; it is no
@@ -42,13 +43,14 @@ def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> 
     if (Path(place) / "policy.json").is_file():
         engines.parse(engine)  # before what takes time
         return engines.open_bundle(bundle.load(Path(place)), engine, threads)
-    if engine != engines.DEFAULT:
-        engines.parse(engine)
-        raise TaktError(f"--engine {engine} runs a bundle, and {place} is none: takt export makes one")
+    engines.parse(engine)
     name, colon, argument = place.partition(":")
     checkpoint = place.startswith(HUB) or any((Path(place) / name).exists() for name in WRITTEN)
     if checkpoint:  # torch lives on the other side of that door
         name, argument = CHECKPOINT, place
+    if engine not in (engines.DEFAULT, *(("cuda",) if checkpoint else ())):
+        raise TaktError(f"--engine {engine} runs a bundle, and {place} is none: takt export makes one")
+    device = "cuda" if engine == "cuda" else "cpu"
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         valid = ", ".join(sorted(found)) or "none is installed"
@@ -61,7 +63,7 @@ def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> 
     except ImportError as error:
         raise TaktError(f"policy {place!r} needs {error.name}: pip install 'takt-vla[torch]'") from None
     try:
-        policy = make(argument, threads) if checkpoint else make(argument) if colon else make()
+        policy = make(argument, threads, device) if checkpoint else make(argument) if colon else make()
     except ValueError as error:  # most likely an argument that it does not take
         raise TaktError(f"policy {place!r}: {error}") from None
     if not isinstance(policy, Policy):

@@ -29,10 +29,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vla import act_folder, folder, folder_spec, hub, openpi_folder, pi0_folder, preprocess, smolvla_folder
+from vla import (
+    act_folder,
+    fold,
+    folder,
+    folder_spec,
+    hub,
+    openpi_folder,
+    pi0_folder,
+    preprocess,
+    smolvla_folder,
+)  # fmt: skip
 from vla.contract import ActionChunk, CameraSpec, Observation, PolicySpec, Prefix, TaktError
 from vla.folder import Folder
 from vla.folder_spec import Camera
+from vla.graphed import Pieces
 from vla.policy import TorchSampler, sampled
 from vla.preprocess import Prompt, Words
 from vla.stored import object_of
@@ -89,13 +100,16 @@ class CheckpointPolicy(TorchSampler):
         steps: int,
         clock: Callable[[], float] = time.monotonic,
         prompt: Prompt | None = None,
+        whole: bool = False,
     ) -> None:
         """
         Args:
             cameras: in the model's order. kind: of MAKERS. words: None for a policy without. steps: of the
                 sampler. prompt: how an instruction becomes what is read, by default SmolVLA's way.
+            whole: a chunk is one piece (`graphed.Graphed`), on the model's device; a deadline cannot end it.
         """
         super().__init__(spec, spec.joining, clock)
+        self._whole: Pieces | None = Pieces(model, steps) if whole else None
         self._model, self._cameras, self._kind = model, cameras, kind
         self._words, self._steps = words, steps
         self.prompt = prompt or Prompt.from_json({"form": "line"}, len(spec.state))
@@ -132,11 +146,16 @@ class CheckpointPolicy(TorchSampler):
         marks.append(self._clock())
         ids, mask = self._tokens(observation.instruction, state)
         marks.append(self._clock())
-        memory = self._model.prefix(frames, present, state, ids, mask)
-        marks.append(self._clock())
-        due = None if deadline is None else marks[0] + deadline
         rows, x = self._rows(prefix), self._noise(self._model.noise_shape)
-        actions, seconds = sampled(self._model.step, memory, x, self._steps, rows, due, self._clock)
+        seconds: list[float] = []
+        if self._whole is None:
+            memory = self._model.prefix(frames, present, state, ids, mask)
+            marks.append(self._clock())
+            due = None if deadline is None else marks[0] + deadline
+            actions, seconds = sampled(self._model.step, memory, x, self._steps, rows, due, self._clock)
+        else:
+            marks.append(self._clock())  # all of it is counted as steps
+            actions = self._whole(frames, present, state, ids, mask, x, *rows)
         marks.append(self._clock())
         answer = actions[0].float().numpy()
         if not np.isfinite(answer).all():
@@ -175,18 +194,19 @@ class CheckpointPolicy(TorchSampler):
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
+def open_folder(place: str, threads: int = 1, device: str = "cpu") -> CheckpointPolicy:
     """The policy of a folder.
 
     Args:
         place: the folder, or hub:OWNER/NAME@COMMIT.
         threads: of torch, in the whole process.
+        device: what torch runs it on, cpu or cuda; on a GPU a chunk is one CUDA graph of the folded model.
 
     Raises:
         TaktError: it is none that is known, or something in it is wrong; one line that names it.
     """
     try:
-        return _open(place, threads)
+        return _open(place, threads, device)
     except TaktError as e:  # a folder's own words may hold newlines
         raise TaktError(" ".join(str(e).split())) from None
     except MISFITS as e:
@@ -195,7 +215,9 @@ def open_folder(place: str, threads: int = 1) -> CheckpointPolicy:
         raise TaktError(f"{place}: its files do not fit together ({what})") from None
 
 
-def _open(place: str, threads: int) -> CheckpointPolicy:
+def _open(place: str, threads: int, device: str) -> CheckpointPolicy:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TaktError(f"torch {torch.__version__} sees no GPU here: leave --engine cuda out")
     read = found(place)
     torch.set_num_threads(threads)
     if read.kind == "nano":
@@ -214,7 +236,10 @@ def _open(place: str, threads: int) -> CheckpointPolicy:
         words = Words(tokenizer(read), model.config.words, strip=False)
     prompt = pi0_folder.prompt(read, model) if read.kind.startswith("pi") else None
     spec = folder_spec.spec(read, cameras, model.config.rows)
-    return CheckpointPolicy(model, spec, cameras, read.kind, words, steps, prompt=prompt)
+    if device != "cpu":
+        model = (model if read.kind == "act" else fold.folded(model, steps)).to(device)
+    whole = device != "cpu"
+    return CheckpointPolicy(model, spec, cameras, read.kind, words, steps, prompt=prompt, whole=whole)
 
 
 def found(place: str) -> Folder:

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vla.expert import ExpertPolicy
-
 WARM = 3  # runs before the capture, in which libraries choose their kernels and allocate
 
 
@@ -22,7 +20,7 @@ class Graphed:
 
     def __init__(
         self,
-        model: ExpertPolicy,
+        model: Any,
         frames: Sequence[Tensor],
         present: Tensor,
         state: Tensor,
@@ -32,6 +30,7 @@ class Graphed:
     ) -> None:
         """
         Args:
+            model: an `expert.ExpertPolicy` or an `act.ACT`.
             frames, present, state, ids, mask: of `model.prefix`, on the model's device; their shapes stay.
             steps: of the sampler.
         """
@@ -84,3 +83,26 @@ class Graphed:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._out = self._run()
+
+
+class Pieces:
+    """`Graphed` for inputs of any shapes, on the model's device; answers are on the host."""
+
+    MOST = 4  # shapes that are remembered: a robot's cameras keep their sizes
+
+    def __init__(self, model: Any, steps: int) -> None:
+        self._model, self._steps = model, steps
+        self._device = next(model.parameters()).device
+        self._made: dict[tuple[torch.Size, ...], Graphed] = {}
+
+    def __call__(self, frames: Sequence[Tensor], *inputs: Tensor) -> Tensor:
+        """Actions (B, H, A), physical; `inputs` from `present` on, as `Graphed` has them, on any device."""
+        given = [tensor.to(self._device) for tensor in (*frames, *inputs)]
+        shapes = tuple(tensor.shape for tensor in given)
+        if shapes not in self._made:
+            if len(self._made) == self.MOST:
+                self._made.pop(next(iter(self._made)))
+            views = len(frames)
+            present, state, ids, mask = given[views : views + 4]
+            self._made[shapes] = Graphed(self._model, given[:views], present, state, ids, mask, self._steps)
+        return self._made[shapes](*given).cpu()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from runtime import so101
 from runtime.policies import open_policy
 from tests.vla import folders
-from vla import checkpoint, flow, folder, folder_spec, normalise
+from vla import checkpoint, flow, fold, folder, folder_spec, normalise
 from vla.contract import Observation, Policy, Prefix, TaktError
 
 KINDS = pytest.mark.parametrize("kind", folders.KINDS)
@@ -160,6 +160,34 @@ def test_the_rows_of_a_running_plan_pull(kind: str, tmp_path: Path) -> None:
     policy.reset(0)
     drawn = policy.infer(seen(), Prefix(kept, flow.hard(10, 4))).actions
     assert np.abs(drawn[:4] - kept[:4]).max() < 0.1 * np.abs(free[:4] - kept[:4]).max()
+
+
+@KINDS
+def test_in_one_piece_it_answers_the_same(kind: str, tmp_path: Path) -> None:
+    folders.write(tmp_path / "p", kind)
+    stepwise = checkpoint.open_folder(str(tmp_path / "p"))
+    model = stepwise.model if kind == "act" else fold.folded(stepwise.model, stepwise.steps)
+    whole = checkpoint.CheckpointPolicy(
+        model, stepwise.spec, stepwise._cameras, kind, stepwise._words, stepwise.steps,
+        prompt=stepwise.prompt, whole=True,
+    )  # fmt: skip
+    rows = stepwise.infer(seen()).actions * 0.5
+    weights = (np.arange(len(rows)) < 2).astype(np.float64)
+    for policy in (stepwise, whole):
+        policy.reset(3)
+    for observation, prefix in ((seen(1), None), (seen(2, "push it"), Prefix(rows, weights))):
+        one, two = (policy.infer(observation, prefix) for policy in (stepwise, whole))
+        np.testing.assert_allclose(two.actions, one.actions, rtol=1e-3, atol=1e-4)
+        assert two.step_seconds == () and two.stages["steps"] >= 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_engine_cuda_is_refused(tmp_path: Path) -> None:
+    folders.write(tmp_path / "p", "act")
+    with pytest.raises(TaktError, match="sees no GPU here"):
+        open_policy(str(tmp_path / "p"), engine="cuda")
+    with pytest.raises(TaktError, match="runs a bundle"):
+        open_policy(str(tmp_path / "p"), engine="openvino")
 
 
 def test_a_deadline_leaves_out_steps(tmp_path: Path) -> None:
