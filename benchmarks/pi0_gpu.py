@@ -86,7 +86,7 @@ class Command:
         mode = "max-autotune-no-cudagraphs" if self.device == "cuda" else "default"
         runs: dict[str, Callable[..., Tensor]] = {
             "eager": eager,
-            "compiled": torch.compile(eager, mode=mode),
+            "compiled": chunk(model, views, self.steps, lambda part: torch.compile(part, mode=mode)),
             "CUDA graph": self._graphed(model, inputs, views),
             "CUDA graph, folded": self._graphed(folded, inputs, views),
         }
@@ -167,17 +167,25 @@ class Command:
             torch.cuda.synchronize()
 
 
-def chunk(model: pi0.Pi0, views: int, steps: int) -> Callable[..., Tensor]:
-    """All of a chunk, called from Python step by step."""
+def chunk(
+    model: pi0.Pi0, views: int, steps: int, made: Callable[[Any], Any] = lambda part: part
+) -> Callable[..., Tensor]:
+    """All of a chunk, called from Python step by step.
+
+    Args:
+        made: of the prefix and of the step what is called. One step is compiled and not ten in a row, which
+            would take ten times as long.
+    """
+    prefix, step = made(model.prefix), made(model.step)
 
     def run(*inputs: Tensor) -> Tensor:
         frames, rest = list(inputs[:views]), inputs[views:]
         x, kept, weights = rest[4:]
-        memory, actions = model.prefix(frames, *rest[:4]), x
+        memory, actions = prefix(frames, *rest[:4]), x
         dt = torch.full((1,), 1 / steps, device=x.device)
         for i in range(steps):
             t = torch.full((1,), i / steps, device=x.device)
-            x, actions = model.step(memory, x, t, dt, kept, weights)
+            x, actions = step(memory, x, t, dt, kept, weights)
         return actions
 
     return run
