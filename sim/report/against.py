@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from sim.compare import between, by_episode
@@ -14,35 +15,39 @@ LISTED = 100  # episodes that one of the two alone solved
 
 def section(this: Result, other: Result) -> Markup:
     """The comparison: by how much this one succeeds more often than the other."""
-    found = between(other.data, this.data)
+    found = between(other.data, this.data, other.where, this.where)
     one, two = found["one"], found["two"]
     low, high = (100 * v for v in found["ci95"])
-    points = f"{100 * found['difference']:+.1f} points".replace("-", "−")
-    picture = pictures.difference(
-        found["difference"],
-        low / 100,
-        high / 100,
-        f"difference {points}, 95 % interval {low:.1f} to {high:.1f}",
-    )
+    points = signed(100 * found["difference"]) + " points"
+    reach = 5 * math.ceil(max(10.0, abs(low), abs(high)) / 5)  # points
+    said = f"difference {points}, 95 % interval {signed(low)} to {signed(high)}"
+    picture = pictures.difference(found["difference"], low / 100, high / 100, reach / 100, said)
+    ends = f"−{reach}: the other is better", "0", f"+{reach}: this one is better"
+    p = found["mcnemar_p"]
     rows = [
         ["this", this.name(), f"{two['k']}/{two['n']}"],
         ["other", other.name(), f"{one['k']}/{one['n']}"],
     ]
     numbers = [
-        ["difference, 95 % Newcombe", f"{points} ({low:+.1f} .. {high:+.1f})".replace("-", "−")],
+        ["difference, 95 % Newcombe", f"{points} ({signed(low)} to {signed(high)})"],
         ["solved by this one only", found["only_two"]],
         ["solved by the other only", found["only_one"]],
-        ["McNemar's exact test, p", f"{found['mcnemar_p']:.3g}"],
-        [f"what {one['n']} episodes show in four runs of five", f"{100 * found['detectable']:.1f} points"],
+        ["McNemar's exact test, p", "below 0.0001" if p < 1e-4 else f"{p:.3g}"],
+        [f"what {one['n']} such pairs show, 4 runs of 5", f"{100 * found['detectable']:.1f} points or more"],
     ]  # fmt: skip
     return tag(
         "section", tag("h2", f"Beside {other.name()}"), tag("p", verdict(found)),
         table(["", "policy, joining, latency", "n/N"], rows, (2,), aria_label="the two"),
-        tag("figure", picture, tag("figcaption", tag("span", "← the other is better"),
-            tag("span", "this one is better →"), class_="ends"), class_="difference"),
+        tag("figure", picture, tag("figcaption", [tag("span", end) for end in ends], class_="ends"),
+            class_="difference"),
         table(["pairs", ""], numbers, (1,), aria_label="paired comparison"),
         alone(this, other, "Only this one solved", True), alone(this, other, "Only the other solved", False),
     )  # fmt: skip
+
+
+def signed(points: float) -> str:
+    """With its sign, the minus a real one."""
+    return f"{points:+.1f}".replace("-", "−")
 
 
 def verdict(found: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ def build(
     Raises:
         TaktError: the others do not compare, `curve` is none, or the page cannot be written.
     """
-    parts = Parts(result, list(others), curves(result, others, curve))
+    parts = Parts(result, list(others), curves(result, others, curve), of_curves(curve))
     page.render(parts)  # what cannot be shown is refused before minutes go into films
     replays, not_filmed = films(result, policy, videos)
     parts = replace(parts, replays=replays, not_filmed=not_filmed)
@@ -54,14 +54,13 @@ def build(
     if seen:
         try:
             client, scenes = scene3d.record(seen)
-            rest = [r for r in replays if r not in seen]
-            parts = replace(parts, replays=seen + rest, client=client, scenes=scenes)
+            parts = replace(parts, client=client, scenes=scenes)
         except TaktError as error:
             parts = replace(parts, not_in_3d=str(error))
     text = page.render(parts)
     while len(text.encode()) >= LIMIT and (parts.scenes or parts.replays):
         # The largest first: 3D, then the last films.
-        parts = replace(parts, scenes=[]) if parts.scenes else replace(parts, replays=parts.replays[:-1])
+        parts = replace(parts, scenes={}) if parts.scenes else replace(parts, replays=parts.replays[:-1])
         text = page.render(parts)
     write(out, text)
     return out, parts.replays
@@ -112,6 +111,15 @@ def curves(result: Result, others: Sequence[Result], given: dict[str, Any] | Non
         named = f"{each.data.get('join')}" if each.data["policy"] == result.data["policy"] else each.name()
         out.setdefault(named, []).append(_point(ms, each.data["success"]))
     return out if len({p.x for points in out.values() for p in points}) > 1 else {}
+
+
+def of_curves(given: dict[str, Any] | None) -> str:
+    """What the points of `curves` are, in a sentence."""
+    if given is None:
+        return "The points are this evaluation and those beside it."
+    return (
+        f"Policy {given.get('bundle', '?')}, {given.get('episodes', '?')} episodes a point, the same at each."
+    )
 
 
 def _point(ms: float, score: dict[str, Any]) -> Point:

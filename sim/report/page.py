@@ -10,7 +10,7 @@ from typing import Any
 from sim.report import against, pictures, scene3d
 from sim.report.markup import Markup, number, table, tag
 from sim.report.replay import Replay
-from sim.report.result import Result, reason
+from sim.report.result import QUANTILES, Result, reason
 
 CSS = Path(__file__).with_name("page.css")
 # What the page may load: what is in it. The frame of a 3D replay obeys the same; it makes workers of its own.
@@ -19,6 +19,7 @@ POLICY = (
     "script-src 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' data: blob:; worker-src data: blob:; "
     "connect-src data: blob:; frame-src 'self'"
 )
+LONG = ("machine", "versions")  # facts that take more than a column
 LISTED = 200  # failures in the table; all are in the JSON
 STAGES = {
     "words": "words", "preprocess": "frames and words made ready", "prefix": "prefix (once a chunk)",
@@ -40,19 +41,21 @@ class Parts:
         result: the evaluation.
         others: what it is compared with.
         curves: success against latency, by what the legend says; empty for no picture.
+        of_curves: what was measured for them.
         replays: episodes that were played again.
         not_filmed: why there are none; "" where there are.
-        client, scenes: viser's, see scene3d; the first scenes belong to the first replays.
+        client, scenes: viser's, see scene3d; a scene by the index of its episode.
         not_in_3d: why there are none.
     """
 
     result: Result
     others: list[Result] = field(default_factory=list)
     curves: pictures.Curves = field(default_factory=dict)
+    of_curves: str = ""
     replays: list[Replay] = field(default_factory=list)
     not_filmed: str = ""
     client: str = ""
-    scenes: list[str] = field(default_factory=list)
+    scenes: dict[int, str] = field(default_factory=dict)
     not_in_3d: str = ""
 
 
@@ -105,7 +108,16 @@ def what(r: Result) -> Markup:
         + (f", {machine['cores']} cores" if machine.get("cores") else ""),
         "versions": ", ".join(filter(None, (f"Python {machine.get('python')}" if machine else "", versions))),
     }  # fmt: skip
-    listed = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items() if value]
+    listed = [
+        tag(
+            "div",
+            tag("dt", name),
+            tag("dd", value),
+            class_="long" if name in ("machine", "versions") else None,
+        )
+        for name, value in facts.items()
+        if value
+    ]
     return tag(
         "header",
         tag("h1", f"{data['policy']} on {data['suite']}, {data['split']}"),
@@ -154,10 +166,13 @@ def failures(parts: Parts) -> Markup:
     told = {replay.index: replay.why for replay in parts.replays if not replay.row["success"]}
     said = f"{len(failed)} of {len(r.episodes)} episodes failed. " if failed else "No episode failed. "
     if films:
+        bad = sum(not r.episodes[x.index]["success"] for x in parts.replays)
+        good = len(films) - bad
+        shown = [f"{n} {one}" if n == 1 else f"{n} {many}" for n, one, many in
+                 ((bad, "failure", "failures"), (good, "success", "successes")) if n]  # fmt: skip
         differ = sum(bool(x.differs(r.episodes[x.index])) for x in parts.replays)
-        said += f"{len(films)} of all were played again to film them, failures first; "
-        said += (
-            f"{differ} of these came to something else than the evaluation says, and are marked."
+        said += f"{' and '.join(shown)} were played again for these films: " + (
+            f"{differ} came to something else than the evaluation says, and are marked."
             if differ
             else "each came to what the evaluation says, tick for tick."
         )
@@ -210,8 +225,8 @@ def latency(parts: Parts) -> Markup | None:
     head = ["joined by", "latency, ms", "n/N", "rate", "95 % Wilson"]
     return tag(
         "section", tag("h2", "Success against latency"),
-        tag("p", "Physics goes on while the policy thinks. Whiskers are 95 % Wilson intervals.",
-            class_="soft"),
+        tag("p", "Physics goes on while the policy thinks. ", parts.of_curves,
+            " Whiskers are 95 % Wilson intervals.", class_="soft"),
         tag("figure", pictures.legend(list(parts.curves)), pictures.curves(parts.curves, True),
             pictures.curves(parts.curves, False)),
         tag("details", tag("summary", "the numbers"),
@@ -223,11 +238,10 @@ def budget(r: Result) -> Markup:
     """Where the milliseconds went, and what latency did to the ticks."""
     data, late = r.data, r.data.get("latency")
     head = ["stage, ms a chunk", "p50", "p95", "p99", "max"]
-    quantiles = ("p50", "p95", "p99", "max")
     cost = dict(data.get("latency_ms") or {})
     out: list[Any] = [tag("h2", "Budget")]
     if cost:
-        rows = [[STAGES.get(s, s), *(f"{row[q]:.2f}" for q in quantiles)] for s, row in cost.items()]
+        rows = [[STAGES.get(s, s), *(f"{row[q]:.2f}" for q in QUANTILES)] for s, row in cost.items()]
         out.append(tag("p", "Measured on the machine above, one thread; the episodes' own time is simulated.",
                        class_="soft"))  # fmt: skip
         out.append(table(head, rows, (1, 2, 3, 4), aria_label="latency by stage"))
@@ -235,7 +249,7 @@ def budget(r: Result) -> Markup:
     if isinstance(late, dict):
         if drawn := late.get("drawn_ms"):
             counted.append(["simulated latency of an answer, ms: p50 / p95 / p99 / max",
-                            " / ".join(number(drawn[q]) for q in quantiles)])  # fmt: skip
+                            " / ".join(number(drawn[q]) for q in QUANTILES)])  # fmt: skip
         ticks, answers = late.get("ticks", {}), late.get("answers", {})
         for key, name in TICKS.items():
             if key in ticks:
@@ -261,11 +275,10 @@ def in_3d(parts: Parts) -> Markup | None:
     if not parts.scenes:
         return None
     shown = []
-    for nth, replay in enumerate(parts.replays[: len(parts.scenes)]):
-        e = parts.result.episodes[replay.index]
+    for index in parts.scenes:
+        e = parts.result.episodes[index]
         verdict = "succeeded" if e["success"] else "failed"
-        title = f"“{e['instruction']}”, seed {e['seed']}, {verdict}"
-        shown.append(tag("figure", tag("h3", title), scene3d.stage(nth, title)))
+        shown.append(scene3d.stage(index, f"“{e['instruction']}”", f"{verdict}, seed {e['seed']}"))
     return tag(
         "section", tag("h2", "From all sides"),
         tag("p", "The bodies as they were recorded; drag to turn, scroll to come closer. This needs WebGL.",

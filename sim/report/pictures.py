@@ -35,9 +35,8 @@ def interval(score: dict[str, Any], name: str) -> Markup:
     return _strip(name, 100 * score["rate"], low, high, (0, 25, 50, 75, 100), lambda v: v)
 
 
-def difference(value: float, low: float, high: float, name: str) -> Markup:
-    """A difference of rates from -1 to 1 with its interval, about a line at none."""
-    reach = max(0.1, abs(low), abs(high)) * 1.1
+def difference(value: float, low: float, high: float, reach: float, name: str) -> Markup:
+    """A difference of rates with its interval, from -reach to reach, about a line at none."""
     return _strip(name, value, low, high, (0.0,), lambda v: 50 + 50 * v / reach, strong=True)
 
 

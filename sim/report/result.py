@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime import engines
-from runtime.latency import Latency, parse
-from sim.score import score
 from vla.contract import TaktError
 
-NEEDED = ("suite", "policy", "split", "success", "tasks", "episodes", "seeds")
+QUANTILES = ("p50", "p95", "p99", "max")
 TITLES = {
     "pairs": "both of a pair",
     "roles": "roles swapped",
@@ -29,10 +27,12 @@ class Result:
     Attributes:
         data: the JSON as it is.
         policy: how the policy is given on a command line; None where that is the default.
+        where: its file, for messages.
     """
 
     data: dict[str, Any] = field(repr=False)
     policy: str | None = None
+    where: str = "this evaluation"
 
     @property
     def episodes(self) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ class Result:
         )
 
 
-def load(path: Path, policy: str | None = None) -> Result:
+def load(path: Path) -> Result:
     """An evaluation from its file.
 
     Raises:
@@ -107,26 +107,53 @@ def load(path: Path, policy: str | None = None) -> Result:
         data = None
     if not is_eval(data):
         raise TaktError(f"{path} is no report of takt eval --json")
-    return Result(data, policy)
+    return Result(data, where=str(path))
 
 
 def is_eval(data: Any) -> bool:
     """Whether this is what `takt eval --json` writes, of this version or an earlier one."""
     try:
-        scores = [data["success"], *data["tasks"].values()]
-        good = all(key in data for key in NEEDED) and all(is_score(s) for s in scores)
         first, last = data["seeds"]
-        named = all(
-            isinstance(e["success"], bool)
-            and isinstance(e["seed"], int)
-            and isinstance(e["steps"], int)
-            and isinstance(e["sim_seconds"], int | float)
-            and all(isinstance(e[key], str) for key in ("task", "group", "instruction"))
-            for e in data["episodes"]
+        scores = [data["success"], *data["tasks"].values()]
+        named = all(isinstance(data[key], str) for key in ("suite", "policy", "split"))
+        return (
+            named
+            and len(data["episodes"]) > 0
+            and 0 <= first <= last
+            and all(is_score(s) for s in scores)
+            and all(is_episode(e) for e in data["episodes"])
+            and is_measured(data)
         )
-        return good and named and len(data["episodes"]) > 0 and 0 <= first <= last
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
+
+
+def is_episode(e: Any) -> bool:
+    """Whether this is a row of `episodes`; KeyError or TypeError where it is far from one."""
+    texts, numbers = ("task", "group", "instruction"), ("seed", "steps", "sim_seconds")
+    return (
+        isinstance(e["success"], bool)
+        and all(isinstance(e[key], str) for key in texts)
+        and all(isinstance(e[key], int | float) for key in numbers)
+    )
+
+
+def is_measured(data: dict[str, Any]) -> bool:
+    """Whether machine, stages, latency and jerk, where there are any, are what they should be."""
+    late, machine = data.get("latency", "0ms"), data.get("machine", {})
+    late = late if isinstance(late, dict) else {"given": late}
+    stages = [*data.get("latency_ms", {}).values(), *filter(None, [late.get("drawn_ms")])]
+    counts = [*late.get("ticks", {}).values(), *late.get("answers", {}).values()]
+    return (
+        isinstance(late.get("given", "0ms"), str)
+        and isinstance(machine, dict)
+        and isinstance(machine.get("versions", {}), dict)
+        and all(isinstance(row[q], int | float) for row in stages for q in QUANTILES)
+        and all(isinstance(count, int) for count in counts)
+        and isinstance(data.get("jerk", 0.0), int | float)
+        and isinstance(data.get("rate", 30.0), int | float)
+        and data.get("rate", 30.0) > 0
+    )
 
 
 def is_score(value: Any) -> bool:
@@ -148,17 +175,3 @@ def reason(e: dict[str, Any]) -> str:
     if e["group"] == "absent":
         return "something moved, though nothing was to be done"
     return f"time ran out ({e['sim_seconds']:g} s)"
-
-
-def latency_of(result: Result) -> Latency:
-    """What delays the policy's answers when an episode is played again.
-
-    Raises:
-        TaktError: it was a profile that is not here.
-    """
-    return parse(result.latency)
-
-
-def total(episodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """The score of some episodes."""
-    return score([e["success"] for e in episodes])

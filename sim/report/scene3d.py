@@ -24,8 +24,8 @@ _DATA = re.compile(r'__VISER_EMBED_DATA__="([A-Za-z0-9+/=]*)"')
 _MARK = '__VISER_EMBED_DATA__="@"'
 
 
-def record(replays: list[Replay]) -> tuple[str, list[str]]:
-    """The client, with a mark where an episode goes, and each episode in viser's format, in base64.
+def record(replays: list[Replay]) -> tuple[str, dict[int, str]]:
+    """The client, with a mark where an episode goes; by its index each episode, viser's format in base64.
 
     Raises:
         TaktError: what this needs is not installed.
@@ -36,7 +36,7 @@ def record(replays: list[Replay]) -> tuple[str, list[str]]:
     except ModuleNotFoundError as error:
         raise TaktError(f"no {error.name} here: pip install 'takt-vla[report]'") from None
     client = ""
-    scenes: list[str] = []
+    scenes: dict[int, str] = {}
     # A server that nobody asks: what it would send is what is recorded; where it listens need not be told.
     with contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)
@@ -63,7 +63,7 @@ def record(replays: list[Replay]) -> tuple[str, list[str]]:
             found = _DATA.search(page)
             if found is None:
                 raise TaktError(f"viser {viser.__version__} writes pages that this version cannot take apart")
-            scenes.append(found[1])
+            scenes[replay.index] = found[1]
             client = _DATA.sub(lambda _: _MARK, page, count=1)
     finally:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -71,15 +71,16 @@ def record(replays: list[Replay]) -> tuple[str, list[str]]:
     return client, scenes
 
 
-def embed(client: str, scenes: list[str]) -> Markup:
+def embed(client: str, scenes: dict[int, str]) -> Markup:
     """The elements that hold them, which show nothing, and the script that does."""
     packed = base64.b64encode(gzip.compress(client.encode(), 9, mtime=0)).decode()
-    held = [("viser", packed), *((f"scene-{i}", scene) for i, scene in enumerate(scenes))]
+    held = [("viser", packed), *((f"scene-{i}", scene) for i, scene in scenes.items())]
     kept = [tag("script", Markup(data), type="text/plain", id=name) for name, data in held]
     return Markup("".join(kept) + tag("script", Markup(SCRIPT.read_text())))
 
 
-def stage(nth: int, title: str) -> Markup:
+def stage(index: int, title: str, about: str) -> Markup:
     """Where an episode will be shown, with the button that does."""
-    button = tag("button", "show in 3D", type="button", data_scene=f"scene-{nth}", data_title=title)
-    return tag("div", button, class_="stage")
+    button = tag("button", "show in 3D", type="button", data_scene=f"scene-{index}", data_title=title)
+    said = tag("p", tag("strong", title), tag("br"), tag("span", about, class_="soft"))
+    return tag("div", said, tag("div", button, class_="stage"), class_="around")
