@@ -22,7 +22,7 @@ def section(this: Result, other: Result) -> Markup:
     reach = 5 * math.ceil(max(10.0, abs(low), abs(high)) / 5)  # points
     said = f"difference {points}, 95 % interval {signed(low)} to {signed(high)}"
     picture = pictures.difference(found["difference"], low / 100, high / 100, reach / 100, said)
-    ends = f"−{reach}: the other is better", "0", f"+{reach}: this one is better"
+    ends = f"−{reach} points: the other is better", "0", f"+{reach} points: this one is better"
     p = found["mcnemar_p"]
     rows = [
         ["this", this.name(), f"{two['k']}/{two['n']}"],
@@ -33,7 +33,7 @@ def section(this: Result, other: Result) -> Markup:
         ["solved by this one only", found["only_two"]],
         ["solved by the other only", found["only_one"]],
         ["McNemar's exact test, p", "below 0.0001" if p < 1e-4 else f"{p:.3g}"],
-        [f"what {one['n']} such pairs show, 4 runs of 5", f"{100 * found['detectable']:.1f} points or more"],
+        [f"what {one['n']} pairs show in 4 of 5 runs", f"{100 * found['detectable']:.1f} points or more"],
     ]  # fmt: skip
     return tag(
         "section", tag("h2", f"Beside {other.name()}"), tag("p", verdict(found)),

@@ -152,8 +152,8 @@ def rates(r: Result) -> Markup:
                     tag("td", class_="ci", aria_hidden="true"), class_="axis"))  # fmt: skip
     return tag(
         "section", tag("h2", "Success by task"),
-        tag("p", "The dot is the rate, the line its 95 % Wilson interval: where lines of two tasks overlap "
-            "widely, so many episodes do not tell them apart.", class_="soft"),
+        tag("p", "The dot is the rate, the line its 95 % Wilson interval. Where two lines overlap widely, "
+            "this many episodes do not tell the two apart.", class_="soft"),
         tag("table", tag("thead", head), tag("tbody", rows), class_="rates"),
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ class Browser:
         self._number += 1
         about = {"sessionId": self._session} if self._session else {}
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": params, **about}))
-        while (told := json.loads(self._socket.recv(timeout=120))).get("id") != self._number:
+        while (told := json.loads(self._socket.recv(timeout=240))).get("id") != self._number:
             self._note(told)
         assert "error" not in told, told
         return told["result"]
@@ -93,7 +93,7 @@ class Browser:
         assert "exceptionDetails" not in said, said
         return said["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 60.0) -> None:
+    def wait(self, script: str, seconds: float = 240.0) -> None:
         """Until an expression is true."""
         end = time.monotonic() + seconds
         while not self.run(script):
