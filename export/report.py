@@ -32,6 +32,8 @@ class Command(report.Command):
     """Of an evaluation: failing episodes to film, at the most."""
 
     def run(self) -> int:
+        if self.out is not None and self.out.suffix != ".html":
+            pareto.check(self.out)
         data = self._read()
         bench = isinstance(data, dict) and "variants" in data and "ratios" in data
         kind = "eval" if is_eval(data) else "bench" if bench else "run"
