@@ -20,7 +20,15 @@ def compare(one: Path, two: Path) -> dict[str, Any]:
     Raises:
         TaktError: a file is no report of takt eval, or they are of different suites, or share no episode.
     """
-    a, b = load(one), load(two)
+    return between(load(one), load(two), str(one), str(two))
+
+
+def between(a: dict[str, Any], b: dict[str, Any], one: str = "one", two: str = "the other") -> dict[str, Any]:
+    """The same of two reports; `one` and `two` are what errors call them.
+
+    Raises:
+        TaktError: they are of different suites, or share no episode.
+    """
     for key in SAME:
         if a.get(key) != b.get(key):
             raise TaktError(f"{one} has {key} {a.get(key)!r} and {two} {b.get(key)!r}: they do not compare")

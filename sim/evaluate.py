@@ -24,16 +24,12 @@ from runtime.policies import HUB, open_policy
 from sim import cluster, journal, pool
 from sim.compare import compare, lines
 from sim.play import STAGES, Options, make_suite
+from sim.report import build
+from sim.report.result import TITLES, Result
 from sim.score import both, by_task, percentiles, score, waited
 from vla.contract import TaktError
 
 SHIPPED = Path(__file__).resolve().parent.parent / "vla" / "bundles" / "nano"
-TITLES = {
-    "pairs": "both of a pair",
-    "roles": "roles swapped",
-    "roles_pairs": "both of a pair of swapped roles",
-    "absent": "nothing moved where nothing is to be done",
-}
 
 
 @dataclass
@@ -75,6 +71,8 @@ class Command:
     """Play nothing: compare two results of --json on the episodes that both have."""
     json: Path | None = None
     """Where to write the result."""
+    report: Path | None = None
+    """A folder for report.html, report.json, episodes.csv and films of episodes, failures first."""
 
     def run(self) -> int:
         if self.compare is not None:
@@ -87,6 +85,9 @@ class Command:
         if self.json:
             self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
         self._print(report)
+        if self.report:
+            result, policy = build.player(Result(report), self.policy, SHIPPED)
+            print(f"report: {build.folder(result, policy or self.policy, self.report).resolve()}")
         broken = [e for e in report["episodes"] if "error" in e]
         return 1 if len(broken) == len(report["episodes"]) else 0
 

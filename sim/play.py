@@ -6,6 +6,7 @@ batched, and the clock is simulated. So any process, alone or beside others, pla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
@@ -58,7 +59,7 @@ class Options:
         return 1.0 / self.rate
 
 
-class _Worker:
+class Worker:
     def __init__(self, options: Options) -> None:
         self.options, self.suite = options, make_suite(options.suite)
         self.robot = self.suite.robot(SimulatedClock())
@@ -67,7 +68,7 @@ class _Worker:
 
 
 _options: Options | None = None
-_worker: _Worker | None = None
+_worker: Worker | None = None
 
 
 def start(options: Options, parent: int | None = None) -> None:
@@ -84,13 +85,13 @@ def play(seed: int) -> dict[str, Any]:
     """All episodes of one seed: their outcomes, the stages' seconds, the latencies drawn and the jerk."""
     global _worker
     assert _options is not None
-    _worker = _worker or _Worker(_options)
+    _worker = _worker or Worker(_options)
     stages: dict[str, list[float]] = {name: [] for name in STAGES}
     episodes, jerks, latencies = [], [], []
     for i, scenario in enumerate(_worker.suite.scenarios(seed, _options.split, _options.swap)):
         late = Draws(_options.latency, seed, i)
         try:
-            _worker = _worker or _Worker(_options)
+            _worker = _worker or Worker(_options)
             episode, joints = obey(_worker, scenario, stages, late)
         except TaktError:
             raise  # something was asked wrongly, which every episode would meet
@@ -112,9 +113,17 @@ def failed(scenario: Any, error: str) -> dict[str, Any]:
 
 
 def obey(
-    w: _Worker, scenario: Any, stages: dict[str, list[float]], late: Draws
+    w: Worker,
+    scenario: Any,
+    stages: dict[str, list[float]],
+    late: Draws,
+    look: Callable[[], None] | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """One episode; its row of the report and the measured joints at every tick, shape (T, A)."""
+    """One episode; its row of the report and the measured joints at every tick, shape (T, A).
+
+    Args:
+        look: called every tick, for those who film; it must leave the world as it is.
+    """
     # Time begins anew: how its sums are rounded must not depend on what was played before.
     w.robot.clock = clock = SimulatedClock()
     scenario.lay(w.robot)
@@ -131,6 +140,8 @@ def obey(
         nonlocal dry
         joints.append(seen.state)
         dry += target is None and planner.chunk is not None
+        if look is not None:
+            look()
 
     result = loop.run(
         w.robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,

@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
     "budget": ("runtime.plan", "whether a rate holds with measured latencies, and what the planner will do"),
-    "report": ("export.report", "a run's budget, or a bench, as a picture"),
+    "report": ("export.report", "a run's budget or a bench as a picture, an evaluation as a page"),
     "doctor": ("runtime.doctor", "what works on this machine, and what to do about the rest"),
 }
 

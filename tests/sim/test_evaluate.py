@@ -162,7 +162,7 @@ def test_each_scenario_says_how_long_it_lasts_and_success_must(
     policy: Path, settle: float, seconds: float, ticks: int
 ) -> None:
     """Where nothing is to be done, an arm that rests is right from the first tick on."""
-    worker = play._Worker(play.Options("tabletop", str(policy), "seen", True, Constant(5.0), "naive", 30.0))
+    worker = play.Worker(play.Options("tabletop", str(policy), "seen", True, Constant(5.0), "naive", 30.0))
     *_, absent = SUITE.scenarios(3, "seen", True)
     scenario = replace(absent, settle=settle, seconds=seconds)
     late = Draws(Constant(5.0), 3)
@@ -235,7 +235,7 @@ def test_the_report_says_what_was_simulated_and_what_it_did(policy: Path, tmp_pa
 
 
 def test_a_plan_that_runs_out_is_counted_dry(policy: Path) -> None:
-    worker = play._Worker(play.Options("tabletop", str(policy), "seen", False, Constant(0.45), "naive", 30.0))
+    worker = play.Worker(play.Options("tabletop", str(policy), "seen", False, Constant(0.45), "naive", 30.0))
     (scenario,) = SUITE.scenarios(3, "seen", False)
     row, _ = play.obey(
         worker, replace(scenario, seconds=2.0), {n: [] for n in play.STAGES}, Draws(Constant(0.45), 3)
@@ -265,7 +265,7 @@ def test_episodes_do_not_depend_on_how_fast_the_machine_is(tmp_path: Path) -> No
     played = []
     for seed in range(3):
         late = Lognormal(0.3, 0.3)
-        worker = play._Worker(play.Options("tabletop", str(folder), "seen", False, late, "rtc", 30.0))
+        worker = play.Worker(play.Options("tabletop", str(folder), "seen", False, late, "rtc", 30.0))
         worker.policy = OnnxPolicy(load(folder), clock=Moody(seed))
         stages: dict[str, list[float]] = {name: [] for name in play.STAGES}
         row, joints = play.obey(worker, replace(scenario, seconds=6.0), stages, Draws(late, 3))
