@@ -1,0 +1,68 @@
+"""What suites of foreign simulators have in common: episodes, which Python runs them, the scripted expert."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.foreign.robot import ForeignRobot
+from vla.contract import TaktError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass
+class Scenario:
+    """One episode.
+
+    Attributes:
+        task: its name in the report's table. instruction: what the policy is told; a world that words it
+            itself does so when it is laid.
+        request: what the world's `reset` takes. steps: control steps that it lasts at most.
+        seconds: the same, simulated s. settle: so long success must last, s; 0 ends at the first.
+    """
+
+    seed: int
+    task: str
+    instruction: str
+    request: dict[str, Any]
+    steps: int
+    seconds: float
+    settle: float = 0.0
+    group: str = ""
+
+    def lay(self, robot: ForeignRobot) -> None:
+        """Begin it."""
+        said = robot.reset(self.request, self.steps, ends=self.settle == 0.0)
+        self.instruction = str(said.get("instruction", self.instruction))
+
+    def successful(self, world: ForeignRobot) -> bool:
+        """The task is done, as the environment says it."""
+        world.catch_up()
+        return world.success
+
+
+def interpreter(suite: str, variable: str, folder: str, remedy: str) -> Path:
+    """The Python that has a suite's packages: the environment variable's, else the checkout's own.
+
+    Raises:
+        TaktError: there is none, with what to do.
+    """
+    named = os.environ.get(variable)
+    python = Path(named) if named else ROOT / folder / "bin" / "python"
+    if not python.is_file():
+        told = f"{variable} is {named}, which is not there" if named else f"no {folder} in {ROOT}"
+        raise TaktError(f"suite {suite} runs in a Python of its own ({told}): {remedy}")
+    return python
+
+
+def plain(suite: str, split: str, swap: bool) -> None:
+    """Refuse what only the tabletop has.
+
+    Raises:
+        TaktError: pairs were asked for.
+    """
+    if swap:
+        raise TaktError(f"suite {suite!r} has no pairs of tasks: leave --swap out")
