@@ -127,16 +127,15 @@ class Command:
         if not (self.episodes >= 1 and 1 <= self.workers <= 64 and 0 <= self.seed < 2**62):
             raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed from 0 to 2^62")
         shard(self.shard)
-        self.rate = self.rate or getattr(suite, "rate", 30.0)
-        if not 1 <= self.rate <= 240:
+        rate: float = getattr(suite, "rate", 30.0) if self.rate is None else self.rate
+        self.rate = rate
+        if not 1 <= rate <= 240:
             raise TaktError("--rate is from 1 to 240 ticks a second")
         if parse(self.latency).median > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
         asked = expert.spec(suite) if self.policy == expert.NAME else None
-        return suite, joining.make(
-            self.join, asked or open_policy(self.policy, engine=self.engine).spec
-        ).name
+        return suite, joining.make(self.join, asked or open_policy(self.policy, engine=self.engine).spec).name
 
     def _progress(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
@@ -154,9 +153,7 @@ class Command:
     def _results(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         late, rate = parse(self.latency), self.rate
         assert rate is not None  # `_check` has seen to it
-        options = Options(
-            self.suite, self.policy, self.split, self.swap, late, self.join, rate, self.engine
-        )
+        options = Options(self.suite, self.policy, self.split, self.swap, late, self.join, rate, self.engine)
         if self.journal is None:
             yield from (result for _, result in pool.results(options, jobs, self.workers))
             return

@@ -1,4 +1,4 @@
-"""The other side: a simulator in its own Python environment, run as a script by that environment's interpreter.
+"""The other side: a simulator in its own Python environment, a script that its interpreter runs.
 
     PYTHON host.py FD PARENT WORLD.py [JSON options]
 

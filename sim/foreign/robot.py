@@ -88,7 +88,7 @@ class ForeignRobot:
         self._limit, self._ends = 0, True
         self._state = np.zeros(len(spec.state), np.float32)
         self._begun: float | None = None
-        self._still()
+        self._command, self._fresh = np.zeros(spec.actions.size), False
 
     @property
     def spec(self) -> RobotSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ def interpreter(suite: str, variable: str, folder: str, remedy: str) -> Path:
         told = f"{variable} is {named}, which is not there" if named else f"no {folder} in {ROOT}"
         raise TaktError(f"suite {suite} runs in a Python of its own ({told}): {remedy}")
     return python
+
+
+def by_task(names: Sequence[str], first: int, episodes: int, only: Sequence[str]) -> list[int]:
+    """The seeds of `episodes` of every task, where seed s is of task s mod their number; task by task, so
+    that each simulator is built once a process.
+
+    Raises:
+        TaktError: `only` has a task that there is not.
+    """
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise TaktError(f"no task {unknown[0]!r}; valid: {', '.join(names)}")
+    count = len(names)
+    wanted = [s for s in range(first, first + count * episodes) if not only or names[s % count] in only]
+    return sorted(wanted, key=lambda s: (s % count, s))
 
 
 def plain(suite: str, split: str, swap: bool) -> None:

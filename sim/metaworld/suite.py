@@ -62,13 +62,7 @@ class MetaWorld:
         Raises:
             TaktError: there is no such task.
         """
-        unknown = [name for name in only if name not in tasks.BUCKET]
-        if unknown:
-            raise TaktError(f"no task {unknown[0]!r}; valid: {', '.join(tasks.NAMES)}")
-        count = len(tasks.NAMES)
-        every = range(first, first + count * episodes)
-        wanted = [s for s in every if not only or tasks.NAMES[s % count] in only]
-        return sorted(wanted, key=lambda s: (s % count, s))
+        return foreign.by_task(tasks.NAMES, first, episodes, only)
 
     def scenarios(self, seed: int, split: str, swap: bool) -> list[foreign.Scenario]:
         """The one episode of a seed.
