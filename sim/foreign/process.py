@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from runtime.spawn import stop
 from sim.foreign import messages
 from vla.contract import TaktError
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 HOST = Path(__file__).with_name("host.py")
 WORLDS = Path(__file__).parent / "worlds"
 START = 180.0  # s to import a simulator and build it; the machine's time, as a host that hangs has no other
@@ -51,7 +53,7 @@ class Host:
         self._link, theirs = socket.socketpair()
         command = [str(python), "-u", str(HOST), str(theirs.fileno()), str(os.getpid()), str(path)]
         # Threads of a simulator's libraries would only take the cores of the other workers.
-        settings = {"MUJOCO_GL": "egl", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        settings = {"MUJOCO_GL": _gl(), **dict.fromkeys(THREADS, "1"), "LP_NUM_THREADS": "0"}
         try:
             self._process = subprocess.Popen(
                 [*command, json.dumps(options)], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
@@ -119,6 +121,11 @@ class Host:
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         how = f"killed by signal {-status}" if status < 0 else f"status {status}"
         return HostError(f"the simulator's process died ({how}): {_line(lines[-1]) if lines else 'no word'}")
+
+
+def _gl() -> str:
+    """What MuJoCo renders with where nobody has said it; as in sim/gl.py."""
+    return os.environ.get("MUJOCO_GL") or ("egl" if ctypes.util.find_library("EGL") else "osmesa")
 
 
 def _line(text: str) -> str:
