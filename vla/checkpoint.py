@@ -51,8 +51,8 @@ MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, 
 
 # The keys of takt.json.
 EXTRA = (
-    "fps", "state", "actions", "scale", "shift", "unit", "absolute", "cameras", "tokenizer", "steps", "dtype", "bars",
-    "shifted", "prompt_state", "hub", "asset",
+    "fps", "state", "actions", "scale", "shift", "unit", "absolute", "cameras", "tokenizer", "steps", "dtype",
+    "bars", "shifted", "prompt_state", "hub", "asset",
 )  # fmt: skip
 OPENPI = ("rows", "relative")  # of openpi's folders alone
 

@@ -19,6 +19,7 @@ from tests.sim import mappings
 from vla.contract import ActionChunk, Observation, PolicySpec, Prefix, TaktError
 
 ROOT = Path(__file__).parents[2]
+FOREIGN = ROOT / ".venv-metaworld" / "bin" / "python"
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +150,24 @@ def test_the_tabletop_through_a_mapping_shows_its_frames_and_says_its_words(
     with body:
         body.reset({"seed": 7}, 1)
         assert body.read().frames["people"].shape == (480, 640, 3)
+
+
+@pytest.mark.skipif(not FOREIGN.is_file(), reason="no Python with gymnasium's MuJoCo: make metaworld")
+def test_the_example_of_the_docs_plays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Reacher-v5, rendered by MuJoCo, in a Python of its own that the mapping names."""
+    text = (ROOT / "docs" / "suites.md").read_text().partition("Python 3.11 on):\n")[2]
+    example = json.loads(text.partition("| key |")[0])
+    mapping = mappings.write(tmp_path, example, python=str(FOREIGN))
+    suite = Mapped(str(mapping))
+    body = suite.spec()
+    spec = PolicySpec("still", body.state, body.actions, body.cameras, 5, 1 / 50, 4 / 50)
+    policy = fakes.ScriptedPolicy(spec)
+    (row,) = evaluated(monkeypatch, mapping, policy, episodes=1, seed=1)["episodes"]
+    assert "error" not in row and row["task"] == "Reacher-v5" and row["steps"] == 50
+    frame = policy.seen[0].frames["top"]
+    assert frame.shape == (480, 480, 3) and frame.std() > 10  # and something is to be seen
+    assert policy.seen[0].state.shape == (4,)
+    assert Mapped(str(mapping)).mapping.python == FOREIGN
 
 
 # -- processes that die

@@ -187,3 +187,28 @@ def test_any_number_of_workers_plays_the_same_episodes(
     assert first["versions"]["metaworld"] == "3.1.1"
     said = capsys.readouterr().out
     assert "episodes a minute a core" in said and "mean of the tasks" in said and "bucket easy: 4/4" in said
+
+
+@installed
+@pytest.mark.slow
+def test_demonstrations_are_the_experts_successes_whatever_the_number_of_processes(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from vla.dataset import Dataset
+
+    found = []
+    for workers in ("1", "2"):
+        out = tmp_path / workers
+        flags = ["--suite", "metaworld:plain", "--tasks", "reach,drawer-close", "--episodes", "1"]
+        assert frontdoor.main(["demos", str(out), *flags, "--size", "32", "--workers", workers]) == 0
+        found.append(Dataset(out))
+    for data in found:
+        assert sorted(data.tasks) == ["push the drawer shut", "reach the goal position"]
+        assert len(data.episodes) == 2 and all(e["success"] for e in data.episodes)
+        assert {e["seed"] % 50 for e in data.episodes} == {17, 40}  # of drawer-close and reach
+    one, two = (data.columns(["observation.state", "action"]) for data in found)
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+    assert one["action"].shape == (len(found[0]), 4) and np.abs(one["action"]).max() <= 1.0
+    pictures = [np.array(list(data.images("observation.images.corner2", [0]))) for data in found]
+    np.testing.assert_array_equal(*pictures)
+    assert pictures[0].shape[1:] == (32, 32, 3)
