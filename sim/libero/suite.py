@@ -28,8 +28,8 @@ STEPS = tuple(Dimension(f"d{name}", "1", -1.0, 1.0, absolute=False) for name in 
 GRIP = Dimension("grip", "1", -1.0, 1.0)  # -1 opens; what it was last told is held
 CAMERAS = tuple(CameraSpec(name, 256, 256) for name in ("agentview", "wrist"))
 REMEDY = (
-    "make .venv-libero with hf-libero and mujoco==3.3.0 as docs/suites.md says, or let TAKT_LIBERO_PYTHON name "
-    "one that has them"
+    "make .venv-libero with hf-libero and mujoco==3.3.0 as docs/suites.md says, or let TAKT_LIBERO_PYTHON "
+    "name one that has them"
 )
 
 
