@@ -25,7 +25,10 @@ setup: ## make .venv: the takt command and everything the tests need
 parity: ## make .venv-parity, with the LeRobot that tests/parity compares with
 	@tools/parity.sh
 
-test: setup parity ## run the tests, all or those of ARGS
+metaworld: ## make .venv-metaworld, with the simulator of takt eval --suite metaworld
+	@tools/metaworld.sh
+
+test: setup parity metaworld ## run the tests, all or those of ARGS
 	@tools/test.sh $(ARGS)
 
 check: setup ## lint, check the format, check the types
@@ -39,7 +42,7 @@ bench: setup parity ## run benchmarks/, which write benchmarks/results/*.json; *
 	    echo "$$script"; .venv/bin/python "$$script"; done
 
 clean: ## remove what the targets above have made
-	rm -rf .venv .venv-demo .venv-parity build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-demo .venv-parity .venv-metaworld build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo setup parity test check bench clean
+.PHONY: help demo setup parity metaworld test check bench clean

@@ -52,6 +52,7 @@ class Limits:
     Attributes:
         index: where the dimension stands in the state, -1 where it is not measured or relative.
         absolute: False for relative actions; these are clamped into [lower, upper] and nothing else.
+        rest: where a dimension begins that is not measured.
     """
 
     lower: np.ndarray
@@ -61,6 +62,7 @@ class Limits:
     lead: np.ndarray
     index: np.ndarray
     absolute: np.ndarray
+    rest: np.ndarray
 
     @staticmethod
     def of(spec: RobotSpec, margin: float = 0.0) -> Limits:
@@ -75,10 +77,13 @@ class Limits:
         ranges = np.isfinite([space.lower, space.upper]).all() and (space.lower <= space.upper).all()
         if not (whole and ranges):
             raise TaktError(f"robot {spec.name!r} lacks a limit: every dimension needs finite, positive ones")
+        rest = np.asarray(spec.rest, float) if spec.rest else np.zeros(space.size)
+        if rest.shape != (space.size,):
+            raise TaktError(f"robot {spec.name!r}: rest has {len(rest)} values for {space.size} actions")
         velocity, acceleration, lead = rates
         known = [d.absolute and d.name in spec.state for d in space.dimensions]
         index = np.array([spec.state.index(n) if k else -1 for n, k in zip(space.names, known, strict=True)])
-        return Limits(space.lower, space.upper, velocity, acceleration, lead, index, space.absolute)
+        return Limits(space.lower, space.upper, velocity, acceleration, lead, index, space.absolute, rest)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def start(limits: Limits, measured: np.ndarray, now: float) -> Memory:
     from there at the pace of the other limits, and never go further out.
 
     Args:
-        measured: the robot's state, shape (S,). Dimensions that are not measured start from 0.
+        measured: the robot's state, shape (S,). Dimensions that are not measured start from `rest`.
 
     Raises:
         TaktError: the pose is not finite, or lies further outside the position limits than a command
@@ -145,8 +150,9 @@ def limit(
 
 
 def _pose(limits: Limits, measured: np.ndarray) -> np.ndarray:
-    """The measured pose by dimension, shape (A,); 0 where it is not measured."""
-    return np.append(np.asarray(measured, float), 0.0)[limits.index]
+    """The measured pose by dimension, shape (A,); `rest` where it is not measured."""
+    pose = np.append(np.asarray(measured, float), 0.0)[limits.index]
+    return np.where(limits.index >= 0, pose, limits.rest)
 
 
 def usable(limits: Limits, target: np.ndarray) -> bool:

@@ -20,6 +20,10 @@ from runtime.bundle import load
 from runtime.engine import OnnxPolicy
 from runtime.spawn import follow
 from sim import robot, rollouts
+from sim.expert import spec as expert_spec
+from sim.foreign import demos as foreign
+from sim.outcome import seeds as asked_seeds
+from sim.play import make_suite
 from sim.tabletop import expert, instructions, rules, tasks
 from sim.tabletop.meaning import MEANING, Thing
 from sim.tabletop.world import CAMERAS, ROLES, SIZE, World
@@ -67,7 +71,14 @@ class Command:
     out: Annotated[Path, tyro.conf.Positional]
     """Folder of the new data set."""
     episodes: int = 200
-    """How many tables; at some of them two things are asked, one after the other."""
+    """How many tables; at some of them two things are asked, one after the other. With --suite: so many
+    episodes of each task, all of them successful."""
+    suite: str = "tabletop"
+    """Another suite with a scripted expert: metaworld:plain (docs/suites.md)."""
+    tasks: str | None = None
+    """With --suite: of these tasks alone, NAME,NAME."""
+    size: int = 96
+    """With --suite: height and width of the frames, pixels."""
     seed: int = 1_000_000
     """Seed of the first table; table i uses seed + i. Evaluation uses seeds below one million."""
     relabel: Path | None = None
@@ -94,6 +105,8 @@ class Command:
             raise TaktError("--noise is from 0 to 10, --share from 0 to 1")
         if not 0 <= self.latency < rollouts.MOST_COMMITTED:
             raise TaktError(f"--latency is from 0 to {rollouts.MOST_COMMITTED - 1} rows")
+        if self.suite != "tabletop":
+            self._check_suite()
         if self.relabel and self.shard is None:
             load(self.relabel)
         if self.parent is not None:
@@ -101,7 +114,7 @@ class Command:
         if self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir())):
             raise TaktError(f"{self.out} is not empty; choose a new folder")
         if self.shard is not None or self.workers == 1:
-            self._write(self.out, range(self.shard or 0, self.episodes, self.workers))
+            self._write_part()
         else:
             self._spawn()
         rows = Dataset(self.out)
@@ -112,6 +125,28 @@ class Command:
             summary = {"episodes": len(rows.episodes), "frames": len(rows), "successes": successes}
             self.json.write_text(jsonlib.dumps(summary, indent=1))
         return 0
+
+    def _check_suite(self) -> None:
+        suite = make_suite(self.suite)
+        expert_spec(suite)
+        if not hasattr(suite, "seeds"):
+            raise TaktError(f"--suite: {self.suite} is no list of tasks")
+        if self.relabel or not 16 <= self.size <= 1024:
+            raise TaktError("--suite takes no --relabel, and a --size from 16 to 1024")
+        # One process a task at the most.
+        self.workers = min(self.workers, len(asked_seeds(suite, self.seed, 1, self.tasks)))
+
+    def _write_part(self) -> None:
+        """This process' share: every workers-th table, or every workers-th task."""
+        if self.suite == "tabletop":
+            self._write(self.out, range(self.shard or 0, self.episodes, self.workers))
+            return
+        suite = make_suite(self.suite)
+        seeds = asked_seeds(suite, self.seed, self.episodes * foreign.TRIES, self.tasks)
+        of = [suite.scenarios(seed, "seen", False)[0].task for seed in seeds]
+        mine = set(sorted(set(of))[self.shard or 0 :: self.workers])
+        kept = [seed for seed, task in zip(seeds, of, strict=True) if task in mine]
+        foreign.write(suite, self.out, kept, self.episodes, self.size)
 
     def _spawn(self) -> None:
         """Each worker is a fresh process: GL contexts do not survive a fork."""
@@ -126,6 +161,8 @@ class Command:
                 f"--parent={os.getpid()}",
             ]
             flags += [f"--relabel={self.relabel}"] if self.relabel else []
+            flags += [f"--suite={self.suite}", f"--size={self.size}"]
+            flags += [f"--tasks={self.tasks}"] if self.tasks else []
             started = [
                 subprocess.Popen([sys.executable, "-m", "vla", "demos", str(part), *flags, f"--shard={i}"])
                 for i, part in enumerate(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json as jsonlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from runtime.bundle import sha256
 from runtime.latency import parse
 from runtime.machine import machine
 from runtime.policies import HUB, open_policy
-from sim import cluster, journal, pool
+from sim import cluster, expert, journal, outcome, pool
 from sim.compare import compare, lines
 from sim.play import STAGES, Options, make_suite
 from sim.report import build
@@ -37,11 +38,14 @@ class Command:
     """Evaluate a policy on a suite in simulated time."""
 
     suite: str = "tabletop"
-    """The suite's name."""
+    """tabletop; metaworld, libero, gym:FILE (docs/suites.md); or the name of an installed one."""
     policy: str = str(SHIPPED)
-    """A bundle's or checkpoint's folder, hub:OWNER/NAME@COMMIT, or the name of an installed policy."""
+    """A bundle's or checkpoint's folder, hub:OWNER/NAME@COMMIT, the name of an installed policy, or expert:
+    what the suite's own script does."""
     episodes: int = 100
-    """How many seeds; with --swap each is five episodes."""
+    """How many seeds, of each task where the suite is a list of tasks; with --swap each is five episodes."""
+    tasks: str | None = None
+    """Of a suite that is a list of tasks, these alone: NAME,NAME."""
     seed: int = 10_000
     """The first seed; demonstrations use seeds from one million on."""
     split: str = "seen"
@@ -53,8 +57,8 @@ class Command:
     (median, sigma), or PROFILE.json of takt bench --profile."""
     join: str | None = None
     """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
-    rate: float = 30.0
-    """Ticks a simulated second."""
+    rate: float | None = None
+    """Ticks a simulated second; by default as many as the suite takes commands."""
     workers: int = 1
     """Processes."""
     engine: str = engines.DEFAULT
@@ -81,10 +85,11 @@ class Command:
             if self.json:
                 self.json.write_text(jsonlib.dumps(found, indent=1) + "\n")
             return 0
+        pace = outcome.Pace(self.workers)
         report = self.measure()
         if self.json:
             self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
-        self._print(report)
+        self._print(report, None if self.merge or self.journal else pace)
         if self.report:
             result, policy = build.player(Result(report), self.policy, SHIPPED)
             print(f"report: {build.folder(result, policy or self.policy, self.report).resolve()}")
@@ -94,20 +99,22 @@ class Command:
     def measure(self) -> dict[str, Any]:
         """What `run` writes; the gate of an export asks for it."""
         suite, join = self._check()
-        seeds = range(self.seed, self.seed + self.episodes)
+        seeds = outcome.seeds(suite, self.seed, self.episodes, self.tasks)
         if self.merge:
-            asked, results = journal.merged(list(self.merge))
+            whole = partial(outcome.seeds, suite, tasks=self.tasks)
+            asked, results = journal.merged(list(self.merge), whole)
             wanted = self._asked(join) | {"machine": asked.get("machine")}
             journal.differs(self.merge[0], asked, wanted, (journal.SHARD,))
-            return self._report(suite.name, join, [results[seed] for seed in seeds])
+            return self._report(suite, join, [results[seed] for seed in seeds])
         first, count = shard(self.shard)
-        return self._report(suite.name, join, list(self._progress(seeds[first::count], join)))
+        return self._report(suite, join, list(self._progress(seeds[first::count], join)))
 
     def _asked(self, join: str) -> dict[str, Any]:
         """All that decides what episodes come to."""
         manifest = Path(self.policy) / "manifest.json"
         policy = sha256(manifest) if manifest.is_file() else self.policy
-        return {
+        tasks = {"tasks": self.tasks} if self.tasks else {}
+        return tasks | {
             "suite": self.suite, "policy": policy, "split": self.split, "swap": self.swap, "join": join,
             "latency": parse(self.latency).to_json(), "rate": self.rate, "seed": self.seed,
             "episodes": self.episodes, "engine": self.engine, "shard": self.shard, "machine": machine(),
@@ -123,12 +130,15 @@ class Command:
         if not (self.episodes >= 1 and 1 <= self.workers <= 64 and 0 <= self.seed < 2**62):
             raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed from 0 to 2^62")
         shard(self.shard)
-        if not 1 <= self.rate <= 240:
+        rate: float = getattr(suite, "rate", 30.0) if self.rate is None else self.rate
+        self.rate = rate
+        if not 1 <= rate <= 240:
             raise TaktError("--rate is from 1 to 240 ticks a second")
         if parse(self.latency).median > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
-        return suite, joining.make(self.join, open_policy(self.policy, engine=self.engine).spec).name
+        asked = expert.spec(suite) if self.policy == expert.NAME else None
+        return suite, joining.make(self.join, asked or open_policy(self.policy, engine=self.engine).spec).name
 
     def _progress(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
@@ -144,10 +154,9 @@ class Command:
                 bar.update(task, advance=1, description=f"{k}/{n} succeeded")
 
     def _results(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
-        late = parse(self.latency)
-        options = Options(
-            self.suite, self.policy, self.split, self.swap, late, self.join, self.rate, self.engine
-        )
+        late, rate = parse(self.latency), self.rate
+        assert rate is not None  # `_check` has seen to it
+        options = Options(self.suite, self.policy, self.split, self.swap, late, self.join, rate, self.engine)
         if self.journal is None:
             yield from (result for _, result in self._played(options, jobs))
             return
@@ -166,12 +175,12 @@ class Command:
             return cluster.results(options, seeds, self.workers, self.ray)
         return pool.results(options, seeds, self.workers)
 
-    def _report(self, suite: str, join: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    def _report(self, suite: Any, join: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         every = [e for r in results for e in r["episodes"]]
         episodes = [e for e in every if not e["group"]]
         stages = {s: np.array([v for r in results for v in r["stages"].get(s, [])]) * 1e3 for s in STAGES}
         report = {
-            "suite": suite,
+            "suite": suite.name,
             "policy": self.policy if self.policy.startswith(HUB) else Path(self.policy).name,
             "engine": self.engine,
             "split": self.split,
@@ -180,7 +189,7 @@ class Command:
             "latency": {"given": self.latency, **parse(self.latency).to_json(), **waited(results)},
             "join": join,
             "rate": self.rate,
-            "seeds": [self.seed, self.seed + self.episodes - 1],
+            "seeds": [self.seed, self.seed + len(outcome.seeds(suite, self.seed, self.episodes)) - 1],
             "episodes": every,
             "success": score([e["success"] for e in episodes]),
             "tasks": by_task(episodes),
@@ -196,9 +205,9 @@ class Command:
             report[group] = score([e["success"] for e in of_group])
             if len(of_group) > len(results):
                 report[f"{group}_pairs"] = score([both(r["episodes"], group) for r in results])
-        return report
+        return report | outcome.more(suite, every, results)
 
-    def _print(self, report: dict[str, Any]) -> None:
+    def _print(self, report: dict[str, Any], pace: outcome.Pace | None) -> None:
         def line(name: str, s: dict[str, Any]) -> str:
             low, high = (100 * v for v in s["ci95"])
             return (
@@ -211,6 +220,8 @@ class Command:
         for key in ("pairs", "roles", "roles_pairs", "absent"):
             if key in report:
                 print(line(TITLES[key], report[key]))
+        for more in outcome.lines(report, pace):
+            print(more)
         broken = [e for e in report["episodes"] if "error" in e]
         if broken:
             print(

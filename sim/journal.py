@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -98,8 +99,17 @@ def differs(path: Path, before: dict[str, Any], asked: dict[str, Any], but: tupl
             )
 
 
-def merged(paths: list[Path]) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+def _consecutive(first: int, episodes: int) -> Sequence[int]:
+    return range(first, first + episodes)
+
+
+def merged(
+    paths: list[Path], seeds: Callable[[int, int], Sequence[int]] = _consecutive
+) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """What was asked and all results of the journals of a run's shards.
+
+    Args:
+        seeds: those of a whole run by its first seed and its number of episodes.
 
     Raises:
         TaktError: they are of different runs, a seed has two different results, or one is missing.
@@ -116,11 +126,11 @@ def merged(paths: list[Path]) -> tuple[dict[str, Any], dict[int, dict[str, Any]]
             if seed in results and results[seed]["episodes"] != result["episodes"]:
                 raise TaktError(f"{path} has another result for seed {seed} than a journal before it")
             results[seed] = result
-    first, count = asked["seed"], asked["episodes"]
-    missing = [seed for seed in range(first, first + count) if seed not in results]
+    whole = seeds(asked["seed"], asked["episodes"])
+    missing = [seed for seed in whole if seed not in results]
     if missing:
         raise TaktError(
-            f"{len(missing)} of {count} seeds are in none of the journals, the first is {missing[0]}: "
+            f"{len(missing)} of {len(whole)} seeds are in none of the journals, the first is {missing[0]}: "
             "run their shard to its end"
         )
     return {key: value for key, value in asked.items() if key != SHARD}, results

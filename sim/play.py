@@ -7,6 +7,7 @@ batched, and the clock is simulated. So any process, alone or beside others, pla
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
@@ -22,23 +23,34 @@ from runtime.planner import InlineLink, Planner
 from runtime.policies import open_policy
 from runtime.spawn import follow
 from runtime.watchdogs import Watch
+from sim import expert
 from sim.statistics import jerk
-from vla.contract import Observation, Prefix, TaktError, check_match
+from vla.contract import Observation, Policy, Prefix, TaktError, check_match
 
 STAGES = ("words", "preprocess", "prefix", "steps")
 COUNTS = ("steps", "held", "dry", "skipped", "asked", "late")
 
 
-def make_suite(name: str) -> Any:
-    """The suite an installed package offers under this name (entry points `takt.suites`).
+def make_suite(place: str) -> Any:
+    """The suite an installed package offers under a name (entry points `takt.suites`).
+
+    Args:
+        place: NAME or NAME:ARGUMENT, where the entry point leads to a suite, or to a function that makes one
+            of the argument ("" where there is none).
 
     Raises:
-        TaktError: no such name; the line lists the valid ones.
+        TaktError: no such name; the line lists the valid ones. Or what the function refuses.
     """
+    name, colon, argument = place.partition(":")
     found = {entry.name: entry for entry in entry_points(group="takt.suites")}
     if name not in found:
         raise TaktError(f"no suite {name!r}; valid: {', '.join(sorted(found)) or 'none is installed'}")
-    return found[name].load()
+    suite = found[name].load()
+    if callable(suite):
+        return suite(argument)
+    if colon:
+        raise TaktError(f"suite {name!r} takes no argument, got {argument!r}")
+    return suite
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,24 @@ class Worker:
     def __init__(self, options: Options) -> None:
         self.options, self.suite = options, make_suite(options.suite)
         self.robot = self.suite.robot(SimulatedClock())
-        self.policy = open_policy(options.policy, threads=1, engine=options.engine)
-        check_match(self.policy.spec, self.robot.spec)
+        try:
+            self.policy = self._policy()
+            check_match(self.policy.spec, self.robot.spec)
+        except BaseException:
+            self.close()
+            raise
+        if hasattr(self.robot, "fit"):  # a simulator that renders at the sizes it is asked for
+            self.robot.fit(self.policy.spec.cameras)
+
+    def _policy(self) -> Policy:
+        if self.options.policy == expert.NAME:
+            return expert.of(self.suite, self.robot)
+        return open_policy(self.options.policy, threads=1, engine=self.options.engine)
+
+    def close(self) -> None:
+        """Give back what the simulator holds; it may be in any state."""
+        with suppress(Exception):
+            self.robot.__exit__(None, None, None)
 
 
 _options: Options | None = None
@@ -78,17 +106,27 @@ def start(options: Options, parent: int | None = None) -> None:
     global _options, _worker
     if parent is not None:
         follow(parent)
-    _options, _worker = options, None
+    finish()
+    _options = options
+
+
+def finish() -> None:
+    """The run's world is needed no more."""
+    global _worker
+    if _worker is not None:
+        _worker.close()
+    _worker = None
 
 
 def play(seed: int) -> dict[str, Any]:
     """All episodes of one seed: their outcomes, the stages' seconds, the latencies drawn and the jerk."""
     global _worker
     assert _options is not None
-    _worker = _worker or Worker(_options)
+    suite = make_suite(_options.suite) if _worker is None else _worker.suite
     stages: dict[str, list[float]] = {name: [] for name in STAGES}
     episodes, jerks, latencies = [], [], []
-    for i, scenario in enumerate(_worker.suite.scenarios(seed, _options.split, _options.swap)):
+    versions: dict[str, str] = {}
+    for i, scenario in enumerate(suite.scenarios(seed, _options.split, _options.swap)):
         late = Draws(_options.latency, seed, i)
         try:
             _worker = _worker or Worker(_options)
@@ -97,12 +135,14 @@ def play(seed: int) -> dict[str, Any]:
             raise  # something was asked wrongly, which every episode would meet
         except Exception as error:
             episodes.append(failed(scenario, f"{type(error).__name__}: {error}"))
-            _worker = None  # its world may be in any state
+            finish()  # its world may be in any state
             continue
         episodes.append(episode)
         jerks.append(jerk(joints, _options.period))
         latencies += late.seconds
-    return {"episodes": episodes, "jerk": jerks, "stages": stages, "latencies": latencies}
+        versions = getattr(_worker.robot, "versions", {})
+    played = {"episodes": episodes, "jerk": jerks, "stages": stages, "latencies": latencies}
+    return played | ({"versions": versions} if versions else {})
 
 
 def failed(scenario: Any, error: str) -> dict[str, Any]:
@@ -184,7 +224,7 @@ class Goal:
         elif self.since is None:
             self.since, self.took = now, now - self.begun
         self.reached = self.since is not None and now - self.since >= self.settle - 1e-9
-        return self.reached or now >= self.end
+        return self.reached or now >= self.end - 1e-9 or getattr(self.world, "over", False)
 
 
 class _Listening:

@@ -23,7 +23,10 @@ def results(options: Options, seeds: Sequence[int], workers: int) -> Iterator[tu
     """
     if workers == 1:
         play.start(options)
-        yield from ((seed, play.play(seed)) for seed in seeds)
+        try:
+            yield from ((seed, play.play(seed)) for seed in seeds)
+        finally:
+            play.finish()
         return
     at, alone = 0, 0
     while at < len(seeds):

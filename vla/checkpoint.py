@@ -8,6 +8,7 @@ data set's. A file `takt.json` in the folder says them; all of it is optional:
      "actions": ["shoulder_pan", ...],
      "scale": [0.01745, ...], "shift": [...],  number * scale + shift = SI unit, for state and actions
      "unit": ["rad", ...],
+     "absolute": [false, ...],                 false: a step, as simulation suites have them; not a target
      "cameras": {"top": "front", "wrist": null},   the policy's name -> the robot's; null: not there
      "tokenizer": "tokenizer.json", "steps": 10, "dtype": "bfloat16",
      "prompt_state": "padded",                 pi0.5: what of the state is in its words (pi0_folder.py)
@@ -61,8 +62,8 @@ MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, 
 
 # The keys of takt.json.
 EXTRA = (
-    "fps", "state", "actions", "scale", "shift", "unit", "cameras", "tokenizer", "steps", "dtype", "bars",
-    "shifted", "prompt_state", "hub", "asset",
+    "fps", "state", "actions", "scale", "shift", "unit", "absolute", "cameras", "tokenizer", "steps", "dtype",
+    "bars", "shifted", "prompt_state", "hub", "asset",
 )  # fmt: skip
 OPENPI = ("rows", "relative")  # of openpi's folders alone
 

@@ -154,6 +154,8 @@ class RobotSpec:
     Attributes:
         max_velocity, max_acceleration: shape (A,), in the dimension's unit per s and per s^2.
         max_lead: shape (A,); how far a command may run ahead of the measured pose.
+        rest: shape (A,); what a dimension that is not measured holds before its first command, such as an
+            open gripper; zeros by default.
     """
 
     name: str
@@ -163,6 +165,7 @@ class RobotSpec:
     max_velocity: tuple[float, ...]
     max_acceleration: tuple[float, ...]
     max_lead: tuple[float, ...]
+    rest: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ def spec(read: Folder, cameras: Sequence[Camera], rows: int) -> PolicySpec:
     if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < 1e4:
         raise TaktError(f"{read.path}/takt.json: fps is {fps!r}")
     lower, upper, units = _range(read, width)
-    dimensions = [Dimension(*each) for each in zip(names, units, lower, upper, strict=True)]
+    absolute = _list(read, "absolute", width, [True] * width, bool)
+    dimensions = [Dimension(*each) for each in zip(names, units, lower, upper, absolute, strict=True)]
     taken = read.number("n_action_steps", rows)
     if not 1 <= taken <= rows:
         raise TaktError(f"{read.path}/config.json: n_action_steps is {taken}, of {rows} rows")

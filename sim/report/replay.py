@@ -90,14 +90,14 @@ def watch(result: Result, policy: str, chosen: list[int]) -> Iterator[Replay]:
         data.get("join"), float(data.get("rate", 30.0)), result.engine,
     )  # fmt: skip
     worker = play.Worker(options)
-    world = getattr(worker.robot, "world", None)
-    if not isinstance(world, World):
-        raise TaktError(f"suite {data['suite']!r} has no world that can be filmed")
     try:
+        world = getattr(worker.robot, "world", None)
+        if not isinstance(world, World):
+            raise TaktError(f"suite {data['suite']!r} has no world that can be filmed")
         for index in chosen:
             yield _watch(worker, world, result.episodes, index)
     finally:
-        world.close()
+        worker.close()
 
 
 def _watch(worker: play.Worker, world: World, episodes: list[dict[str, Any]], index: int) -> Replay:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from runtime.clock import Clock
-from sim.robot import TabletopRobot
-from sim.tabletop import instructions, rules, tasks
+from sim.robot import TabletopRobot, spec
+from sim.tabletop import expert, instructions, rules, tasks
 from sim.tabletop.meaning import Task
 from sim.tabletop.tasks import Layout
 from sim.tabletop.world import World
-from vla.contract import TaktError
+from vla.contract import RobotSpec, TaktError
 
 SPLITS = ("seen", "phrasings", "combinations")
 
@@ -55,6 +56,7 @@ class Tabletop:
     name = "tabletop"
     splits = SPLITS
     seconds = 10.0  # simulated, the longest an episode lasts
+    rate = 30.0  # commands a simulated second
 
     def scenarios(self, seed: int, split: str, swap: bool) -> list[Scenario]:
         """What one seed stands for: one episode, or with `swap` five in which language alone decides.
@@ -101,6 +103,14 @@ class Tabletop:
 
     def robot(self, clock: Clock) -> TabletopRobot:
         return TabletopRobot(World(), clock)
+
+    def spec(self) -> RobotSpec:
+        """Of its robot, without making one."""
+        return spec()
+
+    def expert(self, robot: TabletopRobot) -> Callable[[], np.ndarray]:
+        """What the scripted expert would do now, shape (6,) [rad]."""
+        return lambda: expert.act(robot.world)
 
 
 def words_of(split: str) -> str:

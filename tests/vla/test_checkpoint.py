@@ -133,6 +133,8 @@ def test_takt_json_names_and_scales(kind: str, tmp_path: Path) -> None:
     after = policy.infer(Observation(3.0, state, frames, "lift it")).actions
     np.testing.assert_allclose(after, before * scale + shift, rtol=1e-3, atol=1e-3)
     assert plain.spec.actions.dimensions[0].unit == "rad"
+    tell(path, absolute=[False] * 5 + [True])  # steps, and a gripper's target
+    assert open_policy(str(path)).spec.actions.absolute.tolist() == [False] * 5 + [True]
     tell(path, scale=[100.0] * 6)
     assert open_policy(str(path)).spec.actions.dimensions[0].unit == "1"  # beyond a turn: no angle in rad
 
@@ -384,7 +386,7 @@ def test_a_dimension_that_never_changed_becomes_minus_one(mode: str) -> None:
         {"fps": 0}, {"fps": "fast"}, {"state": ["a"]}, {"actions": [1, 2, 3, 4, 5, 6]}, {"scale": [0.0] * 6},
         {"scale": [1.0] * 5}, {"cameras": {"camera9": "front"}},
         {"cameras": {"camera0": None, "camera1": None}},
-        {"cameras": ["camera0"]}, {"steps": 0}, {"dtype": "int3"}, {"unit": ["rad"]},
+        {"cameras": ["camera0"]}, {"steps": 0}, {"dtype": "int3"}, {"unit": ["rad"]}, {"absolute": [1] * 6},
     ],
 )  # fmt: skip
 def test_what_takt_json_may_say(extra: dict[str, Any], tmp_path: Path) -> None:
