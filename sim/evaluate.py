@@ -196,6 +196,8 @@ class Command:
             "latency_ms": {s: percentiles(v) for s, v in stages.items() if len(v)},
             "jerk": float(np.mean([j for r in results for j in r["jerk"]] or [0.0])),
         }
+        if hasattr(suite, "seeds"):  # --episodes are of each task
+            report["asked"] = {"episodes": self.episodes, "tasks": self.tasks}
         if self.shard != "1/1":
             report["shard"] = self.shard
         if self.swap:

@@ -75,9 +75,14 @@ class Result:
                 out += [flag, str(value)]
         first, last = data["seeds"]
         out += ["--swap"] if data.get("swap") else []
+        asked = data.get("asked") or {"episodes": last - first + 1, "tasks": None}
+        tasks = asked["tasks"]
+        if "asked" in data and seed is not None:  # one episode of each task would be many
+            tasks = next(e["task"] for e in self.episodes if e["seed"] == seed)
+        out += ["--tasks", tasks] if tasks else []
         if seed is not None:
             return [*out, "--episodes", "1", "--seed", str(seed)]
-        out += ["--episodes", str(last - first + 1), "--seed", str(first)]
+        out += ["--episodes", str(asked["episodes"]), "--seed", str(first)]
         return out + (["--shard", data["shard"]] if "shard" in data else [])
 
     def command(self, seed: int | None = None) -> str:
@@ -123,6 +128,8 @@ def is_eval(data: Any) -> bool:
             and all(is_score(s) for s in scores)
             and all(is_episode(e) for e in data["episodes"])
             and is_measured(data)
+            and ("asked" not in data or isinstance(data["asked"]["episodes"] + 0, int))
+            and isinstance(data.get("asked", {}).get("tasks", ""), str | None)
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
