@@ -11,6 +11,7 @@ from typing import Any
 
 from runtime.latency import parse
 from runtime.policies import HUB
+from sim import expert
 from sim.report import page, scene3d
 from sim.report.page import Parts
 from sim.report.pictures import Curves, Point
@@ -167,13 +168,13 @@ def player(result: Result, given: str | None, shipped: Path) -> tuple[Result, st
     """The result with how its policy is given on a command line, and what plays its episodes again.
 
     Args:
-        given: what a user said; else a policy of the hub is known by its name, and the shipped one as well.
+        given: what a user said; else a policy of the hub is known by its name, the expert, and the shipped one as well.
     """
     name = str(result.data["policy"])
     if given is not None:
         told = None if Path(given).resolve() == shipped else given
         return replace(result, policy=told), given
-    if name.startswith(HUB):
+    if name.startswith(HUB) or name == expert.NAME:
         return replace(result, policy=name), name
     if name == shipped.name:
         return replace(result, policy=None), str(shipped)
