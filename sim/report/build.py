@@ -168,7 +168,8 @@ def player(result: Result, given: str | None, shipped: Path) -> tuple[Result, st
     """The result with how its policy is given on a command line, and what plays its episodes again.
 
     Args:
-        given: what a user said; else a policy of the hub is known by its name, the expert, and the shipped one as well.
+        given: what a user said; else a policy of the hub is known by its name, the expert and the shipped
+            one as well.
     """
     name = str(result.data["policy"])
     if given is not None:
