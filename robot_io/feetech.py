@@ -66,7 +66,7 @@ class Packet:
     data: bytes = b""
 
 
-def checksum(body: bytes) -> int:
+def checksum(body: bytes | bytearray) -> int:
     """Of the bytes between header and checksum."""
     return ~sum(body) & 0xFF
 
