@@ -102,6 +102,7 @@ class Servo:
         A sync read or write comes here as the READ or WRITE that it is to this servo.
         """
         self.advance(now)
+        self.say()
         data, quiet = b"", packet.id == BROADCAST
         if packet.code == Instruction.READ:
             at, count = packet.data[:2]
