@@ -12,6 +12,7 @@
     {"faults": {...}}                  from now on these faults, see `emulated_line.Faults`
     {"cut": 3, "seconds": 0.5}         servo 3 loses its power for half a second
     {"unplug": true}                   the line goes, as when the adapter is pulled out
+    {"renew": true}                    other servos, as at the beginning, and an empty log
     {"look": true}                     nothing happens; every answer tells what each servo does
 """
 
@@ -29,7 +30,7 @@ import sys
 import tempfile
 import time
 import tty
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from robot_io.emulated import Servo
 from robot_io.emulated_line import Faults, Line
 from robot_io.feetech import Decoder, Packet
 from runtime import so101
-from runtime.spawn import follow, stop
+from runtime.child import follow, stop
 from vla.contract import TaktError
 
 WAIT = 30.0  # s until it is there, or answers
@@ -49,8 +50,8 @@ REST = (0.0, -1.2, 1.2, 0.8, 0.0, 0.0)  # rad, where the arm stands at first
 class _Process:
     """The pseudo-terminal, the control socket, and the servos between them."""
 
-    def __init__(self, folder: Path, line: Line) -> None:
-        self.line = line
+    def __init__(self, folder: Path, make: Callable[[], Line]) -> None:
+        self._make, self.line = make, make()
         self._log = open(folder / "log", "w", buffering=1)  # noqa: SIM115 (open as long as the process)
         self._master, slave = os.openpty()
         tty.setraw(self._master)
@@ -117,6 +118,10 @@ class _Process:
     def _obey(self, order: dict[str, Any]) -> dict[str, Any]:
         now = time.monotonic()
         self.line.advance(now)
+        if order.get("renew"):
+            self.line, self._leaving = self._make(), []
+            self._log.truncate(0)
+            self._log.seek(0)
         if "faults" in order:
             given = order["faults"]
             for name in ("errors", "heat", "supply"):  # JSON's keys are words
@@ -156,6 +161,7 @@ class Emulator:
     Attributes:
         port: the line's path.
         calibration: its calibration file.
+        unplugged: whether it was told to go; its process then ends.
     """
 
     def __init__(self, folder: Path | None = None, seed: int = 0) -> None:
@@ -164,6 +170,7 @@ class Emulator:
         self.folder = folder or Path(self._kept.name if self._kept else "")
         self.port, self.calibration = str(self.folder / "port"), self.folder / "calibration.json"
         self._seed = seed
+        self.unplugged = False
 
     def __enter__(self) -> Emulator:
         command = [sys.executable, "-m", "robot_io.emulator", str(self.folder), "--seed", str(self._seed)]
@@ -192,6 +199,7 @@ class Emulator:
 
     def order(self, **order: Any) -> dict[str, Any]:
         """One order, see the top of this file; what the servos do then."""
+        self.unplugged |= bool(order.get("unplug"))
         self._socket.sendall(json.dumps(order).encode() + b"\n")
         line = b""
         while not line.endswith(b"\n"):
@@ -230,9 +238,8 @@ def main() -> int:
     args.folder.mkdir(parents=True, exist_ok=True)
     for left in ("port", "control"):
         (args.folder / left).unlink(missing_ok=True)
-    servos, arm = so101_servos(time.monotonic())
-    calibration.write(args.folder / "calibration.json", arm)
-    process = _Process(args.folder, Line(servos, args.seed))
+    calibration.write(args.folder / "calibration.json", so101_servos(0.0)[1])
+    process = _Process(args.folder, lambda: Line(so101_servos(time.monotonic())[0], args.seed))
     if args.parent is None:
         print(f"servos 1-6 at {args.folder / 'port'}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,13 +14,40 @@ from robot_io.port import Port
 PATIENCE = 0.25  # s; a busy machine may keep the emulator from answering for that long
 
 
+class Shared:
+    """One process for many tests; a new one after a test that ended it."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._emulator: Emulator | None = None
+
+    def get(self) -> Emulator:
+        """As at the beginning."""
+        if self._emulator is None:
+            self._emulator = self._stack.enter_context(Emulator(seed=3))
+        self._emulator.order(renew=True)
+        return self._emulator
+
+    def put_back(self) -> None:
+        if self._emulator is not None and self._emulator.unplugged:
+            self.close()
+
+    def close(self) -> None:
+        self._stack.close()
+        self._emulator = None
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Shared]:
+    made = Shared()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def arm() -> Iterator[Emulator]:
-    with (
-        tempfile.TemporaryDirectory(prefix="takt-test-") as folder,
-        Emulator(Path(folder), seed=3) as emulator,
-    ):
-        yield emulator
+def arm(shared: Shared) -> Iterator[Emulator]:
+    yield shared.get()
+    shared.put_back()
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ TOLD = {r.TORQUE.address, r.ACCELERATION.address, r.GOAL.address, r.GOAL_SPEED.a
 
 
 def wave(now: float) -> np.ndarray:
-    """A target that wants more than any limit allows, shape (6,), rad."""
-    return 4.0 * np.sin(2.0 * now + np.arange(6.0))
+    """A target that wants more than any limit allows, `now` s after the beginning, shape (6,), rad."""
+    return 4.0 * np.sin(2.0 * now + 0.5 + np.array([0, 1, 3, 2, 3, 0.5]))
 
 
 @dataclass
@@ -37,11 +37,13 @@ class Drive:
     Attributes:
         arm, guard: as the loop has them.
         poses: what was read, (time of the observation, state shape (6,)).
+        origin: when it began, s; a target's time is counted from here.
     """
 
     arm: Arm
     guard: Guard
     poses: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    origin: float = 0.0
 
     @property
     def state(self) -> State:
@@ -61,10 +63,11 @@ class Drive:
         """Tick until `over()`; a test fails when that does not come."""
         clock = MonotonicClock()
         begun = clock.now()
+        self.origin = self.origin or begun
         for scheduled, now in Ticker(clock, 1.0 / RATE):
             seen = self.arm.read()
             self.poses.append((seen.time, seen.state))
-            self.arm.write(self.guard(target(now), seen, now, now - scheduled))
+            self.arm.write(self.guard(target(now - self.origin), seen, now, now - scheduled))
             every()
             if over():
                 return
