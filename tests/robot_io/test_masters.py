@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,6 +16,7 @@ from robot_io import registers as r
 from robot_io.calibration import Joint
 from robot_io.emulator import Emulator
 from tests.robot_io.driving import IDS
+from tests.runtime.peers import until
 
 
 def test_feetechs_own_sdk(arm: Emulator) -> None:
@@ -37,9 +37,7 @@ def test_feetechs_own_sdk(arm: Emulator) -> None:
         write = sdk.GroupSyncWrite(port, packets, r.GOAL.address, 2)
         assert write.addParam(3, list((here - 30).to_bytes(2, "little")))
         assert write.txPacket() == sdk.COMM_SUCCESS
-        end = time.monotonic() + 10
-        while abs(arm.look()[3]["position"] - (here - 30)) > 1:
-            assert time.monotonic() < end
+        until(lambda: abs(arm.look()[3]["position"] - (here - 30)) <= 1, "it does not get there")
     finally:
         port.closePort()
 
@@ -69,12 +67,8 @@ def test_lerobots_bus(arm: Emulator) -> None:
             ours = Joint.of(joint, motor).angle(here[joint]) * 180 / 3.141592653589793
             assert turned[joint] == pytest.approx(ours, rel=3e-4, abs=1e-6)
     bus.sync_write("Goal_Position", {joint: at + 40 for joint, at in here.items()}, normalize=False)
-    end = time.monotonic() + 10
-    while any(
-        abs(seen["position"] - at - 40) > 1
-        for seen, at in zip(arm.look().values(), here.values(), strict=True)
-    ):
-        assert time.monotonic() < end
+    goals = {mine[joint].id: at + 40 for joint, at in here.items()}
+    until(lambda: all(abs(arm.look()[s]["position"] - goals[s]) <= 1 for s in IDS), "it does not get there")
     bus.disconnect()
     assert {seen["torque"] for seen in arm.look().values()} == {r.OFF}
 
