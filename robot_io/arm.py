@@ -35,6 +35,7 @@ from robot_io.dryrun import CAMERAS, pattern
 from robot_io.emulator import Emulator, so101_servos
 from robot_io.health import Health
 from robot_io.park import park
+from robot_io.plants import Eyes
 from robot_io.port import Port, PortGone
 from runtime import so101
 from runtime.safety import shrunk
@@ -42,6 +43,7 @@ from vla.contract import ActionSpace, CameraSpec, Dimension, Observation, RobotS
 
 EMULATED = "emulated"  # the port's name for servos that are started with the arm
 ENDS = ("park", "hold", "off")
+FIRST = 30.0  # s until a plant shows its first frame
 # Addresses 40 to 48: whether a servo is on, and what it was told. One servo a cycle, in turn.
 _AUDIT = (r.TORQUE.address, 9)
 _SI = ("position", "velocity", "load", "voltage", "temperature", "current")
@@ -78,6 +80,7 @@ class Arm:
         configure: bool = False,
         patience: float = PATIENCE,
         cameras: tuple[CameraSpec, ...] = (),
+        plant: str = "",
     ) -> None:
         """
         Args:
@@ -85,7 +88,8 @@ class Arm:
             end: what it does at the end, one of `ENDS`; "off" lets go of the arm whatever happened.
             configure: write settings that differ, see `connect.check`.
             patience: s, see `Bus`.
-            cameras: names and sizes of test patterns that it shows.
+            cameras: names and sizes of what it shows: the plant's frames, or test patterns without one.
+            plant: what stands behind emulated servos, see `plants`.
 
         Raises:
             TaktError: an unknown end, or a joint whose calibrated range holds none of its nominal one.
@@ -98,6 +102,10 @@ class Arm:
         self._joints = [Joint.of(joint, motor) for joint, motor in calibration.items()]
         self._spec = spec(dict(zip(calibration, self._joints, strict=True)), cameras)
         self._frames = {camera.name: pattern(camera, i) for i, camera in enumerate(cameras)}
+        if plant and port != EMULATED:
+            raise TaktError("a plant stands behind emulated servos: --port emulated")
+        self._plant = plant
+        self._eyes: Eyes | None = None
         self._open = ExitStack()
 
     @property
@@ -114,7 +122,12 @@ class Arm:
         with ExitStack() as stack:
             path = self._port
             if path == EMULATED:
-                path = stack.enter_context(Emulator()).port
+                emulator = stack.enter_context(Emulator(plant=self._plant))
+                path = emulator.port
+                if self._plant:
+                    self._eyes = Eyes(emulator.folder)
+                    stack.callback(self._eyes.close)
+                    self._frames = self._eyes.frames(wait=FIRST)
             port = Port(path)
             stack.callback(port.close)
             self._bus = Bus(port, self._patience)
@@ -163,6 +176,8 @@ class Arm:
         self.traffic = self._bus.take()
         if not self._gone:
             self._on_the_line(self._ask)
+        if self._eyes is not None:
+            self._frames = self._eyes.frames()
         seen = self.telemetry
         return Observation(
             float(seen.time.min()), seen.position.astype(np.float32), dict(self._frames), faults=self.faults
@@ -282,6 +297,7 @@ def make(
     configure: str = "no",
     cameras: str = "",
     patience: str = str(PATIENCE),
+    plant: str = "",
 ) -> Arm:
     """The robot `so101`. Options are words: see docs/robots.md.
 
@@ -292,7 +308,7 @@ def make(
         raise TaktError("which line are the servos on? --port /dev/ttyACM0, or --port emulated")
     if calibration is None and port != EMULATED:
         raise TaktError("an arm of metal needs its calibration: --calibration FILE, as LeRobot writes it")
-    seen = cameras or ("pattern" if port == EMULATED else "none")
+    seen = cameras or ("pattern" if port == EMULATED or plant else "none")
     if seen not in ("pattern", "none") or configure not in ("yes", "no"):
         raise TaktError("--options cameras=pattern or none, configure=yes or no")
     try:
@@ -302,6 +318,6 @@ def make(
     if not 0.001 <= seconds <= 1.0:
         raise TaktError(f"--options patience is in seconds, from 0.001 to 1, got {patience!r}")
     arm = files.read(Path(calibration)) if calibration is not None else so101_servos(0.0)[1]
-    if seen == "pattern":
+    if seen == "pattern" and not plant:
         print("takt: there are no cameras: the policy sees a test pattern", file=sys.stderr)
-    return Arm(port, arm, end, configure == "yes", seconds, CAMERAS if seen == "pattern" else ())
+    return Arm(port, arm, end, configure == "yes", seconds, CAMERAS if seen == "pattern" else (), plant)

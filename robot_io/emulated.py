@@ -49,6 +49,7 @@ class Servo:
     Attributes:
         actual: where its shaft stands, steps; what it says is this less its homing offset.
         stuck, dead: something holds the shaft; it neither moves nor hears.
+        led: a plant moves the shaft, see `lead`; without one a servo moves its own.
         forced: error bits that it reports whatever happens.
         heat, supply: °C and V that it reports; None for those of the model.
     """
@@ -56,7 +57,8 @@ class Servo:
     def __init__(self, servo: int, actual: float, now: float, settings: Mapping[r.Register, int]) -> None:
         self.actual, self.velocity, self.load = actual, 0.0, 0.0
         self.temperature = AMBIENT
-        self.stuck, self.dead, self.forced = False, False, 0
+        self._left = actual  # where it was last driven
+        self.stuck, self.dead, self.led, self.forced = False, False, False, 0
         self.heat: float | None = None
         self.supply: float | None = None
         self._memory = bytearray(_SIZE)
@@ -79,6 +81,17 @@ class Servo:
     def set(self, register: r.Register, value: int) -> None:
         self._memory[register.address : register.address + register.size] = register.encode(value)
 
+    def aim(self) -> float:
+        """Where a plant should have the shaft, steps of `actual`: the goal, or where it was last driven."""
+        if self.get(r.TORQUE) != r.ON or self.dead or self.stuck:
+            return self._left
+        self._left = self.actual
+        return self._clamped(self.get(r.GOAL)) + self.get(r.HOMING_OFFSET)
+
+    def lead(self, actual: float, velocity: float, load: float) -> None:
+        """What the plant says of the shaft: steps, steps/s, and the part of the torque it takes."""
+        self.actual, self.velocity, self.load = actual, velocity, load
+
     @property
     def position(self) -> float:
         """Where it says that it stands, steps."""
@@ -87,7 +100,7 @@ class Servo:
     def power_up(self, now: float) -> None:
         """As after a power cut: settings as they were saved, torque off, the goal where it stands."""
         self._memory[:] = self._saved + bytes(_SIZE - r.RAM)
-        self._time, self.velocity, self.load = now, 0.0, 0.0
+        self._time, self.velocity, self.load, self._left = now, 0.0, 0.0, self.actual
         self._strained, self._overloaded, self._waiting = 0.0, False, None
         self.set(r.GOAL, self._in_range(self.position))
         self.set(r.TORQUE_LIMIT, self.get(r.MAX_TORQUE))
@@ -151,6 +164,9 @@ class Servo:
         if steps <= 0:
             return
         self._time = now - (elapsed - steps * STEP)
+        if self.led:
+            self._protect(steps * STEP)
+            return
         driven = self.get(r.TORQUE) == r.ON and not self.dead
         goal = self._clamped(self.get(r.GOAL)) + self.get(r.HOMING_OFFSET)
         speed = abs(self.get(r.GOAL_SPEED)) or FASTEST

@@ -48,10 +48,12 @@ REST = (0.0, -1.2, 1.2, 0.8, 0.0, 0.0)  # rad, where the arm stands at first
 
 
 class _Process:
-    """The pseudo-terminal, the control socket, and the servos between them."""
+    """The pseudo-terminal, the control socket, and the servos between them; `lead` moves their shafts."""
 
-    def __init__(self, folder: Path, make: Callable[[], Line]) -> None:
-        self._make, self.line = make, make()
+    def __init__(
+        self, folder: Path, make: Callable[[], Line], lead: Callable[[Line, float], None] | None = None
+    ) -> None:
+        self._make, self.line, self._lead = make, make(), lead
         self._log = open(folder / "log", "w", buffering=1)  # noqa: SIM115 (open as long as the process)
         self._master, slave = os.openpty()
         tty.setraw(self._master)
@@ -72,6 +74,8 @@ class _Process:
         while self._master >= 0:
             now = time.monotonic()
             self._leave(now)
+            if self._lead is not None:
+                self._lead(self.line, now)
             rest = max(0.0, self._leaving[0][0] - now) if self._leaving else _IDLE
             inputs: list[Any] = [self._listener, *self._peers]
             ready, _, _ = select.select([self._master, *inputs] if taken else inputs, [], [], rest)
@@ -164,8 +168,13 @@ class Emulator:
         unplugged: whether it was told to go; its process then ends.
     """
 
-    def __init__(self, folder: Path | None = None, seed: int = 0) -> None:
-        """`folder`: empty, and its path short, as those of sockets are; a temporary one by default."""
+    def __init__(self, folder: Path | None = None, seed: int = 0, plant: str = "") -> None:
+        """
+        Args:
+            folder: empty, and its path short, as those of sockets are; a temporary one by default.
+            plant: what moves the shafts and shows frames, see `plants`; by default they move by themselves.
+        """
+        self._plant = plant
         self._kept = None if folder else tempfile.TemporaryDirectory(prefix="takt-bus-")
         self.folder = folder or Path(self._kept.name if self._kept else "")
         self.port, self.calibration = str(self.folder / "port"), self.folder / "calibration.json"
@@ -174,6 +183,7 @@ class Emulator:
 
     def __enter__(self) -> Emulator:
         command = [sys.executable, "-m", "robot_io.emulator", str(self.folder), "--seed", str(self._seed)]
+        command += ["--plant", self._plant] if self._plant else []
         # A session of its own: Ctrl-C reaches who drives the arm alone, who then makes it safe.
         self._child = subprocess.Popen(
             [*command, "--parent", str(os.getpid())], stdin=subprocess.DEVNULL, start_new_session=True
@@ -228,18 +238,37 @@ class Emulator:
 
 
 def main() -> int:
+    """Be the emulator; a mistake is one line."""
+    try:
+        return _serve(_arguments())
+    except TaktError as error:
+        print(f"takt: {error}", file=sys.stderr)
+        return 1
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m robot_io.emulator", description="An emulated SO-101.")
     parser.add_argument("folder", type=Path, help="where its port, control socket and log are made")
     parser.add_argument("--seed", type=int, default=0, help="of the faults' dice")
+    parser.add_argument("--plant", default="", help="what moves the shafts: a name of takt.plants")
     parser.add_argument("--parent", type=int, help="end with this process")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def _serve(args: argparse.Namespace) -> int:
     if args.parent is not None:
         follow(args.parent)
     args.folder.mkdir(parents=True, exist_ok=True)
-    for left in ("port", "control"):
+    for left in ("port", "control", "plant", "frames"):
         (args.folder / left).unlink(missing_ok=True)
-    calibration.write(args.folder / "calibration.json", so101_servos(0.0)[1])
-    process = _Process(args.folder, lambda: Line(so101_servos(time.monotonic())[0], args.seed))
+    arm = so101_servos(0.0)[1]
+    calibration.write(args.folder / "calibration.json", arm)
+    lead = None
+    if args.plant:
+        from robot_io.plants import Lead  # what it needs costs a start without a plant a tenth of a second
+
+        lead = Lead(args.plant, args.folder, arm)
+    process = _Process(args.folder, lambda: Line(so101_servos(time.monotonic())[0], args.seed), lead)
     if args.parent is None:
         print(f"servos 1-6 at {args.folder / 'port'}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):

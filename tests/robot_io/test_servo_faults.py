@@ -80,7 +80,7 @@ def test_a_bad_line_costs_a_retry_and_never_makes_a_wrong_pose(
     with drive(arm, patience=0.03) as driven:
         arm.fail(**faults)
         retried = 0
-        for _ in range(70):
+        for _ in range(50):
             driven.run(1)
             traffic = driven.arm.traffic
             # The feedback, the audit of one servo, a packet of goals; each that is asked at most once more.
@@ -103,7 +103,7 @@ def test_overload_and_a_dead_servo_leave_safing_complete(arm: Emulator, end: str
     """One in overload, one dead: what is done to the others, and to these, is done to all."""
     with drive(arm, end) as driven:
         driven.run(30)
-        arm.fail(errors={2: 0x20}, dead=[5])
+        arm.fail(errors={2: 0x20}, stuck=[2], dead=[5])
         driven.until(lambda: "overload" in "".join(driven.arm.faults))
         driven.until(lambda: driven.state is State.FAULT and driven.guard.still)
         assert "shoulder_lift (id 2): overload" in driven.arm.faults
