@@ -43,6 +43,7 @@ from vla.contract import ActionSpace, CameraSpec, Dimension, Observation, RobotS
 
 EMULATED = "emulated"  # the port's name for servos that are started with the arm
 ENDS = ("park", "hold", "off")
+UNHURRIED = 0.05  # s of patience, at least, where no beat has to be kept: at the start and at the end
 FIRST = 30.0  # s until a plant shows its first frame
 # Addresses 40 to 48: whether a servo is on, and what it was told. One servo a cycle, in turn.
 _AUDIT = (r.TORQUE.address, 9)
@@ -130,12 +131,13 @@ class Arm:
                     self._frames = self._eyes.frames(wait=FIRST)
             port = Port(path)
             stack.callback(port.close)
-            self._bus = Bus(port, self._patience)
+            self._bus = Bus(port, max(self._patience, UNHURRIED))
             self.found = connect.check(self._bus, self._calibration, self._configure)
             self._begin()
             try:
                 connect.switch_on(self._bus, self._calibration, self.found)
                 self._on = True
+                self._bus.patience = self._patience
             except BaseException:
                 self._bus.safe(self._ids, None if self.found.limp else self._goals)
                 raise
@@ -230,6 +232,7 @@ class Arm:
     def __exit__(self, *exc: object) -> None:
         """Made safe whatever happened; what could not be done is told in a line on stderr."""
         with self._open:
+            self._bus.patience = max(self._patience, UNHURRIED)
             why = "" if self._end != "park" else self._park(exc[0])
             off = self._end == "off" or (self._end == "park" and not why)
             outcome = self._bus.safe(self._ids, None if off else self._holding())

@@ -68,15 +68,16 @@ class Bus:
     """The one master of a line of servos.
 
     Attributes:
+        patience: s that the answers to a request may take beyond their bytes' time.
         cycle: the traffic since `take` was last called.
         total: all traffic before.
     """
 
     def __init__(self, port: Port, patience: float = PATIENCE) -> None:
-        """`patience`: s that the answers to a request may take beyond their bytes' time."""
+        """`patience`: see the class; it may be changed at any time."""
         self.port = port
         self.cycle, self.total = Traffic(), Traffic()
-        self._patience = patience
+        self.patience = patience
         self._configuring = False
 
     def take(self) -> Traffic:
@@ -195,12 +196,12 @@ class Bus:
     def _tell(self, line: bytes) -> None:
         self.cycle.requests += 1
         self.cycle.sent += len(line)
-        self.port.send(line, time.monotonic() + self._patience)
+        self.port.send(line, time.monotonic() + self.patience)
 
     def _ask(self, line: bytes, servos: Sequence[int], count: int) -> dict[int, Packet]:
         """What came back from whom, in turn; see the top of this file."""
         expected = len(line) + len(servos) * (count + 6)
-        deadline = time.monotonic() + 2 * BYTE_SECONDS * expected + self._patience
+        deadline = time.monotonic() + 2 * BYTE_SECONDS * expected + self.patience
         self._tell(line)
         answers, decoder, echo = Answers(servos), Decoder(count, feetech.HIGHEST_ID), Echo(line)
         while not answers.complete and (piece := self.port.receive(deadline)):

@@ -109,7 +109,7 @@ def test_a_dead_servo_costs_the_others_nothing(arm: Emulator) -> None:
 @pytest.mark.parametrize("fault", ["drop", "corrupt", "truncate", "noise"])
 def test_a_bad_line_never_gives_a_wrong_number(bus: Bus, arm: Emulator, fault: str) -> None:
     """What is accepted is what a servo said; the vendor's own code takes zeros for a servo that is silent."""
-    bus._patience = 0.03
+    bus.patience = 0.03
     true = {servo: seen["position"] for servo, seen in arm.look().items()}
     arm.fail(**{fault: 0.3})
     counted = 0
@@ -125,7 +125,7 @@ def test_a_bad_line_never_gives_a_wrong_number(bus: Bus, arm: Emulator, fault: s
 
 def test_late_answers_are_never_taken_for_another_register(bus: Bus, arm: Emulator) -> None:
     """With the vendor's code one answer that is 80 ms late makes a position a temperature."""
-    bus._patience = 0.03
+    bus.patience = 0.03
     true = {servo: seen["position"] for servo, seen in arm.look().items()}
     arm.fail(late=0.4, delay=0.045)
     heats, places = 0, 0
@@ -153,7 +153,7 @@ def test_safing_visits_every_servo_whatever_the_others_do(
 ) -> None:
     """One in overload, one dead, one that hears and does not answer."""
     bus.broadcast(r.TORQUE, r.ON)
-    bus._patience = 0.1
+    bus.patience = 0.1
     arm.fail(errors={2: 0x20}, dead=[4], mute=[5])
     told = bus.safe(IDS, goals)
     assert {servo: bool(words) for servo, words in told.items()} == {s: s in (4, 5) for s in IDS}
