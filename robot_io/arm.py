@@ -147,7 +147,6 @@ class Arm:
     def _begin(self) -> None:
         now = time.monotonic()
         count = len(self._ids)
-        self._goals = dict(self.found.steps)
         self._health = Health(connect.names(self._calibration))
         self._gone = ""
         self._on, self._turn = False, 0
@@ -161,6 +160,9 @@ class Arm:
             for j, low, high, servo in zip(self._joints, space.lower, space.upper, self._ids, strict=True)
         ]
         self._least, self._most = ([row[i] for row in ends] for i in (0, 2))
+        rows = zip(self._ids, self._least, self._most, strict=True)
+        self._goals = {servo: max(low, min(high, self.found.goals[servo])) for servo, low, high in rows}
+        self._told = False
         while np.isnan(self.telemetry.position).any():
             self.read()
             if faults := self.faults:
@@ -190,6 +192,7 @@ class Arm:
         goals = np.asarray(command, float)
         if goals.shape != (len(self._ids),) or not np.isfinite(goals).all():
             raise ValueError(f"six finite joint targets, got {command}")
+        self._told = True
         for i, (servo, joint) in enumerate(zip(self._ids, self._joints, strict=True)):
             self._goals[servo] = max(self._least[i], min(self._most[i], joint.steps(goals[i])))
         if not self._gone:
@@ -240,8 +243,8 @@ class Arm:
 
     def _park(self, failed: object) -> str:
         """Go where it was found; why it could not, "" when it did."""
-        if self.found.limp and self._goals == self.found.steps:
-            return ""  # it was never told to leave
+        if self.found.limp and not self._told:
+            return ""  # it stands where it was found
         if failed not in (None, KeyboardInterrupt):
             return "the run failed"
         if not self.found.limp:

@@ -22,10 +22,12 @@ class Found:
 
     Attributes:
         steps: servo -> where it stands, as it says it.
+        goals: servo -> the goal that it holds; where it stands, when it is off.
         limp: whether every servo was switched off, so that this is a pose in which it stands by itself.
     """
 
     steps: dict[int, int]
+    goals: dict[int, int]
     limp: bool
 
 
@@ -56,8 +58,11 @@ def check(bus: Bus, arm: Calibration, configure: bool = False) -> Found:
         left = {joint: _differing(joint, arm, tables) for joint in arm}
         if any(left.values()):
             raise TaktError(_told(arm, left, tables))
+    steps = {servo: r.pick(r.POSITION, table, 0) for servo, table in tables.items()}
+    on = {servo for servo, table in tables.items() if r.pick(r.TORQUE, table, 0) == r.ON}
+    goals = {s: r.pick(r.GOAL, tables[s], 0) if s in on else steps[s] for s in tables}
     limp = all(r.pick(r.TORQUE, table, 0) == r.OFF for table in tables.values())
-    return Found({servo: r.pick(r.POSITION, table, 0) for servo, table in tables.items()}, limp)
+    return Found(steps, goals, limp)
 
 
 def switch_on(bus: Bus, arm: Calibration, found: Found) -> None:

@@ -12,7 +12,9 @@ import pytest
 from robot_io import calibration
 from robot_io import registers as r
 from robot_io.arm import Arm, make
+from robot_io.bus import Bus
 from robot_io.emulator import Emulator
+from robot_io.port import Port
 from runtime.so101 import JOINTS, METAL
 from runtime.states import State
 from tests.robot_io.driving import IDS, check_bytes, drive, switched, to_all, wave, writes
@@ -94,6 +96,20 @@ def test_an_arm_that_was_found_on_keeps_its_pose_and_stays_on(
     assert not to_all(told, r.OFF) and not switched(told, r.OFF)
     assert "it was found switched on" in capsys.readouterr().err
     assert len(here) == 6
+
+
+def test_what_an_arm_holds_is_not_let_sink(arm: Emulator) -> None:
+    """Its load keeps a servo off its goal. To hold where it stands instead would let it go further."""
+    with arm_at(arm, end="hold"):
+        pass
+    arm.fail(stuck=[2])
+    port = Port(arm.port)
+    goal = int(arm.look()[2]["position"]) + 25
+    Bus(port, 0.2).write(2, r.GOAL, goal)
+    port.close()
+    with arm_at(arm, end="hold"):
+        assert arm.look()[2]["goal"] == goal
+    assert arm.look()[2]["goal"] == goal
 
 
 def test_a_failure_in_the_loop_holds(arm: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
