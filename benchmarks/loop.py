@@ -54,7 +54,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 INSTRUCTION = "put the red cube in the blue bowl"
 PEERS = 2  # of the process that hammers: while one is answered, the other waits
 LOOPS = ("plain", "paced", "real-time", "one more thread")
-HOG = "from runtime.spawn import follow\nfollow({parent})\nwhile True: pass"
+HOG = "from runtime.child import follow\nfollow({parent})\nwhile True: pass"
 
 
 class Recorder:

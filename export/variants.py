@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from runtime import bundle, engines
+from runtime.child import follow
 from runtime.policies import kind_of, open_policy
-from runtime.spawn import follow
 from vla.contract import Observation, Policy, PolicySpec, TaktError
 
 # What has to be the same in policies that are compared.

@@ -68,8 +68,6 @@ def pattern(camera: CameraSpec, hue: int) -> np.ndarray:
     return np.roll(ramp[:, None, None] * bars[None], hue, axis=2).astype(np.uint8)
 
 
-def make(**options: object) -> DryRun:
+def make() -> DryRun:
     """The robot `dryrun`; it takes no options."""
-    if options:
-        raise TypeError(f"dryrun takes no options, got {sorted(options)}")
     return DryRun()

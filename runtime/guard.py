@@ -59,7 +59,7 @@ class Guard:
             self._told |= {what}
 
     def fresh(self, seen: Observation, now: float) -> bool:
-        """Whether a policy may be asked about an observation: not stale, and its state finite."""
+        """Whether a policy may be asked about an observation: not stale, its state finite, no fault."""
         return self._dogs.fresh(seen, now)
 
     def __call__(
@@ -91,15 +91,23 @@ class Guard:
         flags = self._dogs(action, seen, now, lateness, skipped, link_up) | self._told
         self._told = NONE
         while self._events:
-            self._update(now, flags, self._events.popleft())
-        self._update(now, flags)
+            self._update(now, flags, self._events.popleft(), seen.faults)
+        self._update(now, flags, faults=seen.faults)
         running = self.status.state is State.RUNNING
         command = self._filter(target if running else None, seen.state, now)
         if self.status.state is State.PARKING and self._filter.still:
             self._update(now, flags, Event.PARKED)
         return command
 
-    def _update(self, now: float, flags: frozenset[Flag], event: Event | None = None) -> None:
+    def _update(
+        self,
+        now: float,
+        flags: frozenset[Flag],
+        event: Event | None = None,
+        faults: tuple[str, ...] = (),
+    ) -> None:
         before, self.status = self.status, update(now, self.status, flags, event)
         if self.status.state is not before.state:
-            self.history.append((now, before.state, self.status.state, self.status.reasons))
+            # Which part of the body it is stands in the record; the states know but that there is a fault.
+            parts = faults if Flag.ROBOT_FAULT.value in self.status.reasons else ()
+            self.history.append((now, before.state, self.status.state, self.status.reasons + parts))

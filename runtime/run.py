@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -32,13 +33,22 @@ DOWNLOAD = 3600.0  # s, within which a policy of the hub is to be there
 def make_robot(name: str, **options: object) -> Robot:
     """The robot that an installed package offers under this name (entry points `takt.robots`).
 
+    Args:
+        options: keyword arguments of the function behind the name; words, where a user gave them.
+
     Raises:
-        TaktError: no such name; the line lists the valid ones.
+        TaktError: no such name or option; the line lists the valid ones.
     """
     found = {entry.name: entry for entry in entry_points(group="takt.robots")}
     if name not in found:
         raise TaktError(f"no robot {name!r}; valid: {', '.join(sorted(found)) or 'none is installed'}")
-    return found[name].load()(**options)
+    make = found[name].load()
+    takes = list(inspect.signature(make).parameters)
+    for option in options:
+        if option not in takes:
+            valid = f"it takes {', '.join(takes)}" if takes else "it takes none"
+            raise TaktError(f"robot {name!r} takes no option {option!r}; {valid}")
+    return make(**options)
 
 
 def is_address(place: str) -> bool:
@@ -128,6 +138,12 @@ class Command:
     policy: str
     """A bundle's or checkpoint's folder, hub:OWNER/NAME@COMMIT, a policy's name, or the address of a server:
     tcp://HOST:PORT."""
+    port: str | None = None
+    """The line of a robot's servos: /dev/ttyACM0, or emulated."""
+    calibration: Path | None = None
+    """The arm's calibration, a file of LeRobot's."""
+    options: tuple[str, ...] = ()
+    """More for the robot, each NAME=VALUE (docs/robots.md)."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0
@@ -159,7 +175,7 @@ class Command:
 
     def run(self) -> int:
         self._check()
-        robot = make_robot(self.robot)
+        robot = make_robot(self.robot, **self._options())
         link = {"robot": self.name or robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
         with interruptible() as pressed, policy_at(self.policy, self.threads, self.engine, **link) as policy:
@@ -169,6 +185,16 @@ class Command:
                 result, budget, limit = self._obey(robot, policy, pressed)
             self._report(result, budget, limit)
         return {"done": 0, "interrupted": 130}.get(result.reason, 1)
+
+    def _options(self) -> dict[str, object]:
+        """What the robot is made with."""
+        given: dict[str, object] = {"port": self.port, "calibration": self.calibration}
+        for option in self.options:
+            name, equals, value = option.partition("=")
+            if not (equals and name.isidentifier()):
+                raise TaktError(f"--options are each NAME=VALUE, got {option!r}")
+            given[name] = value
+        return {name: value for name, value in given.items() if value is not None}
 
     def _check(self) -> None:
         if not self.text.strip():

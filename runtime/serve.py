@@ -15,11 +15,11 @@ import tyro
 
 from runtime import engines
 from runtime.bind import check_bind
+from runtime.child import follow
 from runtime.desk import Desk
 from runtime.policies import open_policy
 from runtime.protocols import front, gr00t, mapping, openpi
 from runtime.server import Server
-from runtime.spawn import follow
 from vla.contract import Policy, TaktError
 
 FOREIGN: Mapping[str, Callable[..., AbstractContextManager[Any]]] = {

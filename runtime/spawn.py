@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from runtime.child import stop
 from runtime.client import RemotePolicy
 from vla.contract import TaktError
 
 _PIECE = 0.2  # s between looks at whether a starting child still lives
-_GRACE = 3.0  # s a child has to end by itself
 
 
 @contextmanager
@@ -82,23 +80,3 @@ def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
     return lines[-1].removeprefix("takt: ") if lines else ""
-
-
-def stop(child: subprocess.Popen[bytes]) -> None:
-    """End a child and reap it: ask, then kill."""
-    if child.poll() is None:
-        child.terminate()
-    try:
-        child.wait(_GRACE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def follow(parent: int) -> None:
-    """End with the process `parent`, which started this one, even when that is killed (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        raise TaktError(f"process {parent}, which this one belongs to, has ended")

@@ -75,7 +75,7 @@ class Watchdogs:
         return found | _AWAY if self._away(action, now) else found
 
     def fresh(self, seen: Observation, now: float) -> bool:
-        """Whether an observation may be acted on: recent, and its state finite."""
+        """Whether an observation may be acted on: recent, its state finite, and the body without a fault."""
         return not self._stale(seen, now)
 
     def _stale(self, seen: Observation, now: float) -> frozenset[Flag]:
@@ -84,6 +84,8 @@ class Watchdogs:
         for captured in seen.captured.values():
             if not abs(now - captured) <= self._watch.camera:
                 found |= _CAMERA_STALE
+        if seen.faults:
+            found |= _ROBOT_FAULT
         return found if np.isfinite(seen.state).all() else found | _INVALID
 
     def _away(self, action: bool, now: float) -> bool:
@@ -110,6 +112,7 @@ class Watchdogs:
 _NO_ACTION = frozenset({Flag.NO_ACTION})
 _CAMERA_STALE = frozenset({Flag.CAMERA_STALE})
 _STATE_STALE = frozenset({Flag.STATE_STALE})
+_ROBOT_FAULT = frozenset({Flag.ROBOT_FAULT})
 _INVALID = frozenset({Flag.STATE_INVALID})
 _OVERRUNS = frozenset({Flag.OVERRUNS})
 _LINK_DOWN = frozenset({Flag.LINK_DOWN})

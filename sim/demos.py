@@ -17,8 +17,8 @@ import tyro
 
 from runtime import so101
 from runtime.bundle import load
+from runtime.child import follow
 from runtime.engine import OnnxPolicy
-from runtime.spawn import follow
 from sim import robot, rollouts
 from sim.expert import spec as expert_spec
 from sim.foreign import demos as foreign

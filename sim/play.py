@@ -16,12 +16,12 @@ import numpy as np
 
 from runtime import engines, loop
 from runtime.budget import Budget
+from runtime.child import follow
 from runtime.clock import SimulatedClock, Ticker
 from runtime.guard import Guard
 from runtime.latency import Draws, Latency
 from runtime.planner import InlineLink, Planner
 from runtime.policies import open_policy
-from runtime.spawn import follow
 from runtime.watchdogs import Watch
 from sim import expert
 from sim.statistics import jerk

@@ -178,6 +178,7 @@ class Observation:
         frames: camera name -> shape (h, w, 3), uint8 RGB.
         instruction: the words the policy is to obey.
         captured: camera name -> when its frame was taken, s, where the robot knows; it does not travel.
+        faults: what is wrong with the body, each in words that name the part; it does not travel.
     """
 
     time: float
@@ -185,6 +186,7 @@ class Observation:
     frames: Mapping[str, np.ndarray] = field(default_factory=dict)
     instruction: str = ""
     captured: Mapping[str, float] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

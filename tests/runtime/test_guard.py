@@ -169,6 +169,16 @@ def test_a_state_that_is_not_finite_is_a_fault() -> None:
     assert guard.status.state is State.FAULT and np.isfinite(after).all()
 
 
+def test_a_fault_that_the_body_reports_is_latched_and_recorded_with_its_part() -> None:
+    guard, now, command = moving()
+    wrong = replace(seen(now + TICK, command), faults=("elbow (id 3): overload",))
+    assert not guard.fresh(wrong, now + TICK)
+    command = guard(HALF, wrong, now + TICK)
+    guard(HALF, seen(now + 2 * TICK, command), now + 2 * TICK)
+    assert guard.status.state is State.FAULT
+    assert guard.history[-1][2:] == (State.FAULT, ("robot fault", "elbow (id 3): overload"))
+
+
 def test_it_starts_from_no_pose_but_a_known_one() -> None:
     guard = Guard(SPEC)
     with pytest.raises(TaktError, match="outside its limits"):

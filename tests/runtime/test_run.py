@@ -101,6 +101,8 @@ def test_ctrl_c_at_any_moment_leaves_no_process(folder: Path, plugin: Path, dela
     [
         (["--robot", "nobody", "--policy", "nowhere"], "valid: "),
         (["--robot", "paper", "--policy", "nowhere"], "is not a bundle"),
+        (["--robot", "paper", "--policy", "nowhere", "--port", "x"], "takes no option 'port'; it takes none"),
+        (["--robot", "paper", "--policy", "nowhere", "--options", "fast"], "each NAME=VALUE, got 'fast'"),
         (["--robot", "paper", "--policy", "nowhere", "--rate", "0"], "--rate is from 1"),
         (["--robot", "paper", "--policy", "nowhere", "--core", "1"], "give both, or neither"),
         (["--robot", "paper", "--policy", "nowhere", "--keys", "keys"], "server at an address"),

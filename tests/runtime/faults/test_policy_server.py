@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.child import stop
 from runtime.client import RemotePolicy
-from runtime.spawn import spawn, stop
+from runtime.spawn import spawn
 from runtime.states import Flag, State
 from tests.runtime.faults import hours
 from tests.runtime.faults.body import Body

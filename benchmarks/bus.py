@@ -1,0 +1,165 @@
+"""A control cycle on a bus of six servos: all that they say, and a goal for each; beside LeRobot's bus.
+
+The servos are emulated, in a process of their own on a pseudo-terminal, and answer at a line's 10 us a byte;
+adapters and USB add to that on metal. LeRobot's bus is measured where it is installed (lerobot and
+feetech-servo-sdk), in the same run, against the same servos: as it drives an arm, positions alone, and with
+the same telemetry as ours.
+
+    python benchmarks/bus.py
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json as jsonlib
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _command import main
+
+from robot_io import calibration
+from robot_io import registers as r
+from robot_io.arm import Arm
+from robot_io.emulator import Emulator
+from runtime.machine import machine
+from runtime.realtime import without_collections
+from vla.contract import TaktError
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PERIOD = 0.02  # s between cycles: a bus that is not idle in between is no control loop's
+TELEMETRY = (
+    "Present_Position",
+    "Present_Velocity",
+    "Present_Load",
+    "Present_Voltage",
+    "Present_Temperature",
+    "Status",
+    "Present_Current",
+)
+DEAD = [3]
+
+
+def measure(cycle: Callable[[], bool], count: int) -> dict[str, float]:
+    """ms a cycle took, and of a processor; the part of the cycles in which not everything was answered."""
+    wall, cpu, missed = np.zeros(count), np.zeros(count), 0
+    for i in range(count):
+        begun, busy = time.perf_counter(), time.process_time()
+        missed += not cycle()
+        wall[i], cpu[i] = time.perf_counter() - begun, time.process_time() - busy
+        time.sleep(max(0.0, PERIOD - wall[i]))
+    p50, p99 = np.quantile(wall * 1e3, [0.5, 0.99])
+    return {
+        "p50": float(p50),
+        "p99": float(p99),
+        "max": float(wall.max() * 1e3),
+        "cpu": float(cpu.mean() * 1e3),
+        "missed": missed / count,
+    }
+
+
+def ours(emulator: Emulator, count: int) -> dict[str, dict[str, float]]:
+    """Our driver: everything, every cycle; then with a dead servo."""
+    out = {}
+    with Arm(emulator.port, calibration.read(emulator.calibration)) as arm:
+        here = arm.read().state.astype(float)
+
+        def cycle() -> bool:
+            arm.read()
+            arm.write(here)
+            return not arm.traffic.missing
+
+        out["takt, all telemetry"] = measure(cycle, count)
+        emulator.fail(dead=DEAD)
+        out["takt, all telemetry, one servo dead"] = measure(cycle, max(count // 20, 10))
+        emulator.fail()
+        cycle()
+    return out
+
+
+def lerobots(emulator: Emulator, count: int) -> dict[str, dict[str, float]]:
+    """LeRobot's bus in its own words."""
+    from lerobot.motors.feetech import FeetechMotorsBus
+    from lerobot.motors.motors_bus import Motor, MotorCalibration, MotorNormMode
+
+    arm = calibration.read(emulator.calibration)
+    bus = FeetechMotorsBus(
+        emulator.port,
+        {joint: Motor(m.id, "sts3215", MotorNormMode.DEGREES) for joint, m in arm.items()},
+        {joint: MotorCalibration(**vars(m)) for joint, m in arm.items()},
+    )
+    bus.connect()
+    bus.enable_torque()
+    here = bus.sync_read("Present_Position")
+
+    def read(*names: str) -> bool:
+        told = False
+        with suppress(ConnectionError):
+            for name in names:
+                bus.sync_read(name)
+            told = True
+        bus.sync_write("Goal_Position", here)
+        return told
+
+    def positions() -> bool:
+        return read("Present_Position")
+
+    def everything() -> bool:
+        return read(*TELEMETRY)
+
+    out = {
+        "lerobot, positions": measure(positions, count),
+        "lerobot, all telemetry": measure(everything, count),
+    }
+    emulator.fail(dead=DEAD)
+    out["lerobot, positions, one servo dead"] = measure(positions, max(count // 20, 10))
+    emulator.fail()
+    bus.disconnect()
+    return out
+
+
+@dataclass
+class Command:
+    """Measure a control cycle on the bus."""
+
+    cycles: int = 1000
+    """Cycles of each kind."""
+    json: Path = RESULTS / "bus.json"
+    """Where to write the result."""
+
+    def run(self) -> int:
+        if self.cycles < 20:
+            raise TaktError("--cycles is at least 20")
+        peers = all(importlib.util.find_spec(name) for name in ("lerobot", "scservo_sdk"))
+        with ExitStack() as stack:
+            emulator = stack.enter_context(Emulator())
+            stack.enter_context(without_collections())
+            rows = ours(emulator, self.cycles)
+            if peers:
+                rows |= lerobots(emulator, self.cycles)
+        block = 14 + 6 * (6 + r.FEEDBACK_SIZE)
+        audit, goals = 9 + 6 + 9, 26
+        report: dict[str, Any] = {
+            "machine": machine(),
+            "cycles": self.cycles,
+            "line_ms": (block + audit + goals) * 0.01,
+            "ms": rows,
+            "lerobot": "measured" if peers else "not installed",
+        }
+        self.json.parent.mkdir(parents=True, exist_ok=True)
+        self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
+        print(f"ms a cycle; the bytes of ours take {report['line_ms']:.2f} ms at 1 Mbit/s")
+        for name, row in rows.items():
+            print(f"  {name:38} " + "  ".join(f"{key} {value:6.2f}" for key, value in row.items()))
+        if not peers:
+            print("  lerobot and feetech-servo-sdk are not installed: no comparison")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Command))

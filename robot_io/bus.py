@@ -1,0 +1,285 @@
+"""A bus of STS servos: requests with deadlines, answers that are checked, writes that are allowed.
+
+The vendor's protocol numbers nothing, so a late answer looks like one to the request after it. Four things
+keep it out: input is flushed before each request; an answer has to come from a servo that was asked, with
+as many bytes as were asked for; answers come in the order of the request; whoever answers twice is asked
+anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+
+from robot_io import feetech
+from robot_io.feetech import BROADCAST, BYTE_SECONDS, Decoder, Packet
+from robot_io.port import Port
+from robot_io.registers import (
+    ACCELERATION,
+    GOAL,
+    GOAL_SPEED,
+    LOCK,
+    OFF,
+    TORQUE,
+    TORQUE_LIMIT,
+    Register,
+)
+from vla.contract import TaktError
+
+# All that may be written while an arm runs. Goals are the guard's to limit; the rest is set at the start.
+RUNNING = frozenset({TORQUE, ACCELERATION, GOAL, GOAL_SPEED, TORQUE_LIMIT})
+PATIENCE = 0.010  # s that answers may take beyond their bytes' time
+
+
+@dataclass
+class Traffic:
+    """What went over the bus.
+
+    Attributes:
+        sent, received: bytes.
+        requests, retries: how often something was asked, and asked again.
+        missing: answers that did not come, retries included.
+        disordered: answers out of turn, twice, or from one that was not asked.
+        noise: bytes that belonged to no packet.
+        broken: packets with a wrong checksum.
+        echoed: bytes of our own that came back, as some adapters do it.
+    """
+
+    sent: int = 0
+    received: int = 0
+    requests: int = 0
+    retries: int = 0
+    missing: int = 0
+    disordered: int = 0
+    noise: int = 0
+    broken: int = 0
+    echoed: int = 0
+
+    def __iadd__(self, other: Traffic) -> Traffic:
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        return self
+
+
+class Bus:
+    """The one master of a line of servos.
+
+    Attributes:
+        patience: s that the answers to a request may take beyond their bytes' time.
+        cycle: the traffic since `take` was last called.
+        total: all traffic before.
+    """
+
+    def __init__(self, port: Port, patience: float = PATIENCE) -> None:
+        """`patience`: see the class; it may be changed at any time."""
+        self.port = port
+        self.cycle, self.total = Traffic(), Traffic()
+        self.patience = patience
+        self._configuring = False
+
+    def take(self) -> Traffic:
+        """The traffic since the last call; a control cycle calls it once."""
+        taken, self.cycle = self.cycle, Traffic()
+        self.total += taken
+        return taken
+
+    # -- reading
+
+    def read(self, servos: Sequence[int], address: int, count: int) -> dict[int, Packet]:
+        """The same `count` bytes of several servos; those that stay silent are asked once more, then missing.
+
+        Every read is a sync read, of one servo too: what an adapter echoes of it can be no answer.
+
+        Raises:
+            PortGone: the line is gone.
+        """
+        found = self._ask(feetech.sync_read(servos, address, count), servos, count)
+        if left := [servo for servo in servos if servo not in found]:
+            self.cycle.retries += 1
+            found |= self._ask(feetech.sync_read(left, address, count), left, count)
+        return found
+
+    def value(self, servo: int, register: Register) -> int | None:
+        """One raw value of one servo; None when it is silent."""
+        answer = self.read([servo], register.address, register.size).get(servo)
+        return None if answer is None else register.decode(answer.data)
+
+    # -- writing
+
+    def write(self, servo: int, register: Register, value: int) -> Packet | None:
+        """One raw value to one servo; its answer, with its error bits, or None when it is silent.
+
+        Raises:
+            TaktError: the register may not be written now.
+            ValueError: a value that it cannot hold.
+            PortGone: the line is gone.
+        """
+        line = feetech.write(servo, register.address, self._allowed(register, value))
+        found = self._ask(line, [servo], 0)
+        if not found:
+            self.cycle.retries += 1
+            found = self._ask(line, [servo], 0)
+        return found.get(servo)
+
+    def sync_write(self, register: Register, values: Mapping[int, int]) -> None:
+        """A raw value each to several servos, in one packet that nobody answers. Raises as `write` does."""
+        rows = {servo: self._allowed(register, value) for servo, value in values.items()}
+        self._tell(feetech.sync_write(register.address, rows))
+
+    def broadcast(self, register: Register, value: int) -> None:
+        """The same raw value to every servo on the line, in one packet. Raises as `write` does."""
+        self._tell(feetech.write(BROADCAST, register.address, self._allowed(register, value)))
+
+    @contextmanager
+    def configuring(self, servos: Sequence[int]) -> Iterator[None]:
+        """While this lasts every register may be written, EPROM as well, which then keeps it.
+
+        Raises:
+            TaktError: a servo is silent, or its torque is not off.
+        """
+        for servo in servos:
+            if self.value(servo, TORQUE) != OFF:
+                raise TaktError(f"servo {servo} is not switched off: its settings are written only then")
+        self._configuring = True
+        try:
+            for servo in servos:
+                self.write(servo, LOCK, 0)
+            try:
+                yield
+            finally:
+                for servo in servos:
+                    self.write(servo, LOCK, 1)
+        finally:
+            self._configuring = False
+
+    # -- making safe
+
+    def safe(self, servos: Iterable[int], goals: Mapping[int, int] | None = None) -> dict[int, str]:
+        """Switch every servo off, or with `goals` let each hold its own; servo -> what went wrong, "" for ok.
+
+        First one packet to all, which needs nobody's answer. Then each servo by itself, whatever the others
+        did and whatever error bits it has, and a look at what it says it does. It never raises, and ends
+        within four times the patience per servo.
+        """
+        register = TORQUE if goals is None else GOAL
+        wanted = {servo: OFF if goals is None else goals[servo] for servo in servos}
+        attempt(lambda: self._to_all(register, wanted))
+        outcome = {}
+        for servo, value in wanted.items():
+            outcome[servo] = attempt(partial(self._make_sure, servo, register, value))
+        return outcome
+
+    def _to_all(self, register: Register, wanted: Mapping[int, int]) -> str:
+        if register is TORQUE:
+            self.broadcast(register, OFF)
+        else:
+            self.sync_write(register, wanted)
+        return ""
+
+    def _make_sure(self, servo: int, register: Register, wanted: int) -> str:
+        self.write(servo, register, wanted)
+        seen = self.value(servo, register)
+        if seen is None:
+            return "does not answer"
+        return "" if seen == wanted else f"{register.name} is {seen}, not {wanted}"
+
+    # -- bytes
+
+    def _allowed(self, register: Register, value: int) -> bytes:
+        if register not in RUNNING and not self._configuring:
+            raise TaktError(f"register {register.name!r} is not written while the arm runs")
+        return register.encode(value)
+
+    def _tell(self, line: bytes) -> None:
+        self.cycle.requests += 1
+        self.cycle.sent += len(line)
+        self.port.send(line, time.monotonic() + self.patience)
+
+    def _ask(self, line: bytes, servos: Sequence[int], count: int) -> dict[int, Packet]:
+        """What came back from whom, in turn; see the top of this file."""
+        expected = len(line) + len(servos) * (count + 6)
+        deadline = time.monotonic() + 2 * BYTE_SECONDS * expected + self.patience
+        self._tell(line)
+        answers, decoder, echo = Answers(servos), Decoder(count, feetech.HIGHEST_ID), Echo(line)
+        while not answers.complete and (piece := self.port.receive(deadline)):
+            self.cycle.received += len(piece)
+            for packet in decoder.feed(echo.strip(piece)):
+                answers.take(packet)
+        self.cycle.missing += len(servos) - len(answers.found)
+        self.cycle.disordered += answers.disordered
+        self.cycle.noise += decoder.skipped
+        self.cycle.broken += decoder.broken
+        self.cycle.echoed += echo.stripped
+        return answers.found
+
+
+class Answers:
+    """Who has answered a request.
+
+    Attributes:
+        found: servo -> its answer.
+        disordered: answers that were not taken, or taken back.
+    """
+
+    def __init__(self, servos: Sequence[int]) -> None:
+        self.found: dict[int, Packet] = {}
+        self.disordered = 0
+        self._turn = {servo: i for i, servo in enumerate(servos)}
+        self._doubted: set[int] = set()
+
+    @property
+    def complete(self) -> bool:
+        return len(self.found) == len(self._turn)
+
+    def take(self, packet: Packet) -> None:
+        turn = self._turn.get(packet.id)
+        if turn is None or packet.id in self._doubted:
+            self.disordered += 1
+            return
+        # Who answered before one whose turn comes first had been asked by an earlier request.
+        early = [servo for servo in self.found if self._turn[servo] > turn]
+        if packet.id in self.found:
+            early.append(packet.id)  # one of its two answers is old, and nothing says which
+            self._doubted.add(packet.id)
+        else:
+            self.found[packet.id] = packet
+        for servo in early:
+            del self.found[servo]
+        self.disordered += len(early)
+
+
+class Echo:
+    """Takes our own bytes off what comes back. No answer begins as a request does: a sync read is from 0xFE,
+    a write is longer than its answer.
+
+    Attributes:
+        stripped: bytes taken off.
+    """
+
+    def __init__(self, line: bytes) -> None:
+        self._line, self._head, self._open = line, b"", True
+        self.stripped = 0
+
+    def strip(self, piece: bytes) -> bytes:
+        """What of the bytes so far is an answer; b"" while that cannot be said."""
+        if not self._open:
+            return piece
+        self._head += piece
+        if len(self._head) < len(self._line) and self._line.startswith(self._head):
+            return b""
+        self._open = False
+        if self._head.startswith(self._line):
+            self.stripped = len(self._line)
+            return self._head[self.stripped :]
+        return self._head
+
+
+def attempt(what: Callable[[], str]) -> str:
+    """What it says, or what it raised, in a line."""
+    try:
+        return what()
+    except (TaktError, OSError, ValueError) as error:
+        return str(error)

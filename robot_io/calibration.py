@@ -1,0 +1,131 @@
+"""An arm's calibration: LeRobot's file as it is, and what its numbers mean for angles.
+
+    {"shoulder_pan": {"id": 1, "drive_mode": 0, "homing_offset": -50,
+                      "range_min": 780, "range_max": 3310}, ...}
+
+A servo says its shaft's place less the homing offset, in steps of a turn / 4096. The middle of a joint's
+calibrated range is 0 rad, and drive mode 1 turns the direction round. A gripper is shut where its range
+begins. LeRobot's own degrees count 4095 steps a turn and so differ from these angles by 0.02 %.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from robot_io import registers as r
+from runtime.so101 import JOINTS
+from vla.contract import TaktError
+
+GRIPPER = "gripper"
+LEAST = 0.2  # rad; a joint that was moved less was not calibrated
+
+
+@dataclass(frozen=True)
+class Motor:
+    """One line of a calibration file: a servo's id and three numbers in steps."""
+
+    id: int
+    drive_mode: int
+    homing_offset: int
+    range_min: int
+    range_max: int
+
+
+Calibration = dict[str, Motor]
+
+# What LeRobot sets on an SO-101, and what this driver counts on, by register. These are kept in EPROM.
+GAINS: dict[r.Register, int] = {r.RETURN_DELAY: 0, r.RESPONSE_LEVEL: 1, r.MODE: 0, r.P: 16, r.I: 0, r.D: 32}
+# A gripper presses on things: it gets less torque, and gives in sooner.
+GENTLE: dict[r.Register, int] = {r.MAX_TORQUE: 500, r.PROTECTION_CURRENT: 250, r.OVERLOAD: 25}
+
+
+def settings(joint: str, motor: Motor) -> dict[r.Register, int]:
+    """What a joint's servo has to hold in its EPROM."""
+    own = {
+        r.HOMING_OFFSET: motor.homing_offset,
+        r.MIN_POSITION: motor.range_min,
+        r.MAX_POSITION: motor.range_max,
+    }
+    return GAINS | own | (GENTLE if joint == GRIPPER else {})
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A servo's steps as an angle.
+
+    Attributes:
+        zero: the step at 0 rad.
+        sign: 1, or -1 where more steps are a smaller angle.
+        lower, upper: the calibrated range, rad.
+    """
+
+    zero: float
+    sign: int
+    lower: float
+    upper: float
+
+    @staticmethod
+    def of(joint: str, motor: Motor) -> Joint:
+        middle = (motor.range_min + motor.range_max) / 2.0
+        half = (motor.range_max - motor.range_min) / 2.0 * r.RAD
+        sign = -1 if motor.drive_mode else 1
+        shift = JOINTS[joint][0] + half if joint == GRIPPER else 0.0
+        return Joint(middle - sign * shift / r.RAD, sign, shift - half, shift + half)
+
+    def angle(self, steps: float) -> float:
+        """rad."""
+        return self.sign * (steps - self.zero) * r.RAD
+
+    def steps(self, angle: float) -> int:
+        """The step nearest to an angle in rad."""
+        return round(self.zero + self.sign * angle / r.RAD)
+
+
+def read(path: Path) -> Calibration:
+    """The file of an SO-101.
+
+    Raises:
+        TaktError: it is not there or no such file; the line names the joint.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise TaktError(
+            f"there is no calibration {path}: calibrate with LeRobot, which leaves it below "
+            "~/.cache/huggingface/lerobot/calibration/robots"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TaktError(f"{path} is no calibration: {error}") from None
+    if not isinstance(data, dict) or set(data) != set(JOINTS):
+        names = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise TaktError(f"{path} is no calibration of an SO-101: wanted {sorted(JOINTS)}, got {names}")
+    found = {joint: _motor(path, joint, data[joint]) for joint in JOINTS}
+    if len({motor.id for motor in found.values()}) != len(found):
+        raise TaktError(f"{path}: two joints have the same id")
+    return found
+
+
+def _motor(path: Path, joint: str, row: object) -> Motor:
+    names = [field.name for field in fields(Motor)]
+    if not isinstance(row, dict) or set(row) != set(names) or not all(type(row[n]) is int for n in names):
+        raise TaktError(f"{path}: {joint} has whole numbers {', '.join(names)}, got {row}")
+    motor = Motor(**row)
+    last = r.STEPS - 1
+    valid = 0 <= motor.id <= 253 and motor.drive_mode in (0, 1) and abs(motor.homing_offset) <= 2047
+    if not valid or not 0 <= motor.range_min < motor.range_max <= last:
+        raise TaktError(f"{path}: {joint} is out of range: {row}")
+    if (motor.range_max - motor.range_min) * r.RAD < LEAST:
+        raise TaktError(f"{path}: {joint} was moved by less than {LEAST} rad: calibrate it again")
+    return motor
+
+
+def write(path: Path, calibration: Mapping[str, Motor]) -> None:
+    """As LeRobot reads it; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps({joint: asdict(m) for joint, m in calibration.items()}, indent=4) + "\n")
+    os.replace(beside, path)

@@ -1,0 +1,269 @@
+"""The bus against emulated servos on a pseudo-terminal: what comes back, what goes out, what is refused."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robot_io import feetech
+from robot_io import registers as r
+from robot_io.bus import Answers, Bus, Echo
+from robot_io.emulator import Emulator
+from robot_io.feetech import Instruction, Packet
+from robot_io.port import Port, PortGone
+from vla.contract import TaktError
+
+IDS = tuple(range(1, 7))
+
+
+def feedback(bus: Bus) -> dict[int, Packet]:
+    return bus.read(IDS, r.FEEDBACK_AT, r.FEEDBACK_SIZE)
+
+
+def test_all_feedback_of_all_servos_in_one_request(bus: Bus, arm: Emulator) -> None:
+    answers = feedback(bus)
+    seen = arm.look()
+    assert list(answers) == list(IDS)
+    for servo, answer in answers.items():
+        assert answer.code == 0
+        for register in r.FEEDBACK:
+            assert r.pick(register, answer.data, r.FEEDBACK_AT) == seen[servo][register.name]
+    traffic = bus.take()
+    assert (traffic.requests, traffic.retries, traffic.missing, traffic.noise) == (1, 0, 0, 0)
+    assert (traffic.sent, traffic.received) == (14, 6 * 21)
+    assert bus.take().requests == 0 and bus.total.requests == 1
+
+
+def test_a_goal_moves_a_servo_that_is_switched_on(bus: Bus, arm: Emulator) -> None:
+    before = arm.look()
+    goals = {servo: int(before[servo]["position"]) + 50 for servo in IDS}
+    bus.sync_write(r.GOAL, goals)
+    time.sleep(0.1)
+    assert [arm.look()[s]["position"] for s in IDS] == [before[s]["position"] for s in IDS]
+    bus.broadcast(r.TORQUE, r.ON)
+    end = time.monotonic() + 10
+    while any(abs(arm.look()[s]["position"] - goals[s]) > 1 for s in IDS):
+        assert time.monotonic() < end, arm.look()
+
+
+@pytest.mark.parametrize(
+    "register", [register for register in r.TABLE.values() if register.eprom], ids=lambda x: x.name
+)
+def test_eprom_is_not_written_while_running(register: r.Register) -> None:
+    class NoPort:
+        def send(self, line: bytes, deadline: float) -> None:
+            raise AssertionError("it reached the line")
+
+    bus = Bus(NoPort())  # type: ignore[arg-type]
+    with pytest.raises(TaktError, match=register.name):
+        bus.write(1, register, 0)
+    with pytest.raises(TaktError, match="lock"):
+        bus.broadcast(r.LOCK, 0)
+    with pytest.raises(ValueError, match="torque"):
+        bus.broadcast(r.TORQUE, 128)
+
+
+def test_settings_are_written_with_the_torque_off_and_survive_a_power_cut(bus: Bus, arm: Emulator) -> None:
+    bus.write(3, r.TORQUE, r.ON)
+    with pytest.raises(TaktError, match="servo 3 is not switched off"), bus.configuring([3]):
+        raise AssertionError("it was let in")
+    bus.write(3, r.TORQUE, r.OFF)
+    with bus.configuring([3]):
+        bus.write(3, r.P, 20)
+    assert arm.look()[3]["lock"] == 1
+    arm.order(cut=3)
+    assert bus.value(3, r.P) == 20
+    with pytest.raises(TaktError, match="register 'p'"):
+        bus.write(3, r.P, 21)
+
+
+def test_error_bits_are_kept(bus: Bus, arm: Emulator) -> None:
+    arm.fail(errors={2: 0x20})
+    assert {servo: answer.code for servo, answer in feedback(bus).items()} == {
+        s: 0x20 * (s == 2) for s in IDS
+    }
+
+
+def test_a_dead_servo_costs_the_others_nothing(arm: Emulator) -> None:
+    arm.fail(dead=[4])
+    port = Port(arm.port)
+    try:
+        bus = Bus(port, 0.1)
+        begun = time.monotonic()
+        assert sorted(feedback(bus)) == [1, 2, 3, 5, 6]
+        assert time.monotonic() - begun >= 0.2  # asked twice, as long as patience lasts
+        traffic = bus.take()
+        assert (traffic.retries, traffic.missing) == (1, 2)
+    finally:
+        port.close()
+
+
+@pytest.mark.parametrize("fault", ["drop", "corrupt", "truncate", "noise"])
+def test_a_bad_line_never_gives_a_wrong_number(bus: Bus, arm: Emulator, fault: str) -> None:
+    """What is accepted is what a servo said; the vendor's own code takes zeros for a servo that is silent."""
+    bus.patience = 0.03
+    true = {servo: seen["position"] for servo, seen in arm.look().items()}
+    arm.fail(**{fault: 0.3})
+    counted = 0
+    for _ in range(12):
+        for servo, answer in feedback(bus).items():
+            assert r.pick(r.POSITION, answer.data, r.FEEDBACK_AT) == true[servo]
+            assert r.pick(r.TEMPERATURE, answer.data, r.FEEDBACK_AT) == 25
+            counted += 1
+    assert counted > 36
+    traffic = bus.take()
+    assert traffic.noise if fault == "noise" else traffic.retries
+
+
+def test_late_answers_are_never_taken_for_another_register(bus: Bus, arm: Emulator) -> None:
+    """With the vendor's code one answer that is 80 ms late makes a position a temperature."""
+    bus.patience = 0.03
+    true = {servo: seen["position"] for servo, seen in arm.look().items()}
+    arm.fail(late=0.4, delay=0.045)
+    heats, places = 0, 0
+    for i in range(24):
+        servo = IDS[i % 6]
+        heat, place = bus.value(servo, r.TEMPERATURE), bus.value(servo, r.POSITION)
+        assert heat in (None, 25) and place in (None, true[servo])
+        heats, places = heats + (heat is not None), places + (place is not None)
+    assert heats and places
+
+
+def test_what_an_adapter_echoes_is_no_answer(bus: Bus, arm: Emulator) -> None:
+    arm.fail(echo=True)
+    assert sorted(feedback(bus)) == list(IDS)
+    answer = bus.write(1, r.TORQUE, r.ON)
+    assert answer == Packet(1, 0)
+    assert bus.value(1, r.TORQUE) == r.ON
+    traffic = bus.take()
+    assert traffic.echoed == 14 + 8 + 9 and traffic.noise == 0 and traffic.retries == 0
+
+
+@pytest.mark.parametrize("goals", [None, {servo: 2000 + servo for servo in IDS}], ids=["off", "hold"])
+def test_safing_visits_every_servo_whatever_the_others_do(
+    bus: Bus, arm: Emulator, goals: dict[int, int] | None
+) -> None:
+    """One in overload, one dead, one that hears and does not answer."""
+    bus.broadcast(r.TORQUE, r.ON)
+    bus.patience = 0.1
+    arm.fail(errors={2: 0x20}, dead=[4], mute=[5])
+    told = bus.safe(IDS, goals)
+    assert {servo: bool(words) for servo, words in told.items()} == {s: s in (4, 5) for s in IDS}
+    register, wanted = (r.TORQUE, dict.fromkeys(IDS, 0)) if goals is None else (r.GOAL, goals)
+    seen = arm.look()
+    assert all(seen[s][register.name] == wanted[s] for s in IDS if s != 4)
+    heard = [packet for _, packet in arm.heard()][1:]
+    assert heard[0].id == feetech.BROADCAST
+    single = [p.id for p in heard if p.code == Instruction.WRITE and p.id != feetech.BROADCAST]
+    assert sorted(set(single)) == list(IDS)
+    assert all(p.data[0] == register.address for p in heard if p.code == Instruction.WRITE)
+
+
+def test_safing_does_not_raise_when_the_line_is_gone(bus: Bus, arm: Emulator) -> None:
+    arm.order(unplug=True)
+    told = bus.safe(IDS)
+    assert sorted(told) == list(IDS) and all("gone" in words for words in told.values())
+    with pytest.raises(PortGone):
+        feedback(bus)
+
+
+def test_a_line_has_one_owner(bus: Bus, arm: Emulator) -> None:
+    with pytest.raises(TaktError, match="in use by another program"):
+        Port(arm.port)
+    bus.port.close()
+    Port(arm.port).close()
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("/dev/nothing-here", "is the adapter plugged in"), ("/dev/null", "not a serial line")]
+)
+def test_ports_that_cannot_be_used_are_one_line(path: str, says: str) -> None:
+    with pytest.raises(TaktError, match=says):
+        Port(path)
+
+
+def test_a_file_is_no_port(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text("")
+    with pytest.raises(TaktError, match="not a serial line"):
+        Port(str(tmp_path / "port"))
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[int, Port]]:
+    master, slave = os.openpty()
+    port = Port(os.ttyname(slave))
+    os.close(slave)
+    yield master, port
+    port.close()
+    os.close(master)
+
+
+def test_what_came_before_a_request_is_no_answer_to_it(pair: tuple[int, Port]) -> None:
+    """A full, valid, stale answer lies there already."""
+    master, port = pair
+    os.write(master, feetech.encode(Packet(1, 0, b"\xd1\x07")))
+    bus = Bus(port, 0.05)
+    assert bus.read([1], 56, 2) == {}
+
+
+def test_bytes_of_every_value_pass_unchanged(pair: tuple[int, Port]) -> None:
+    master, port = pair
+    line = bytes(range(256)) * 4
+    os.set_blocking(master, True)
+    got = bytearray()
+
+    def drain() -> None:
+        while len(got) < len(line):
+            got.extend(os.read(master, 4096))
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    port.send(line, time.monotonic() + 5)
+    reader.join(10)
+    assert bytes(got) == line
+    os.write(master, line)
+    back = bytearray()
+    while len(back) < len(line) and (piece := port.receive(time.monotonic() + 5)):
+        back += piece
+    assert bytes(back) == line
+
+
+@given(st.lists(st.integers(1, 7), max_size=14))
+def test_answers_are_those_of_one_round_in_turn(order: list[int]) -> None:
+    """Whatever comes in which order: nobody counts twice, and nobody counts who came before his turn."""
+    answers = Answers(IDS)
+    for i, servo in enumerate(order):
+        if answers.complete:
+            break
+        answers.take(Packet(servo, 0, bytes((i,))))
+    places = [answers.found[servo].data[0] for servo in IDS if servo in answers.found]
+    assert places == sorted(places)
+    assert all(order[: len(order)].count(s) >= 1 for s in answers.found)
+
+
+def test_an_old_answer_of_the_last_servo_does_not_end_a_round() -> None:
+    answers = Answers(IDS)
+    for servo in (6, 1, 2, 3, 4, 5):
+        answers.take(Packet(servo, 0, b"old" if servo == 6 else b"new"))
+    assert not answers.complete
+    answers.take(Packet(6, 0, b"new"))
+    assert answers.complete and answers.found[6].data == b"new"
+
+
+@given(st.binary(min_size=8, max_size=8), st.randoms(use_true_random=False))
+def test_an_echo_is_stripped_however_it_is_cut(answer: bytes, chance: random.Random) -> None:
+    line = feetech.sync_read(IDS, 56, 15)
+    whole = line + b"\xff\xff\x01" + answer
+    cut = chance.randrange(len(whole))
+    echo = Echo(line)
+    assert echo.strip(whole[:cut]) + echo.strip(whole[cut:]) == whole[len(line) :]
+    plain = Echo(line)
+    assert plain.strip(whole[len(line) :][:2]) + plain.strip(whole[len(line) :][2:]) == whole[len(line) :]
