@@ -19,7 +19,7 @@ from runtime import so101
 from runtime.bundle import load
 from runtime.engine import OnnxPolicy
 from runtime.spawn import follow
-from sim import robot, rollouts
+from sim import looks, robot, rollouts
 from sim.tabletop import expert, instructions, rules, tasks
 from sim.tabletop.meaning import MEANING, Thing
 from sim.tabletop.world import CAMERAS, ROLES, SIZE, World
@@ -78,6 +78,8 @@ class Command:
     """Strength of the disturbances; 0 for none."""
     latency: int = 0
     """With --relabel: the policy's answers come up to this many rows late, 0.1 s each; labels commit rows."""
+    looks: int = 0
+    """Instead of episodes, so many instructions at one picture a table (`takt train --only possible`)."""
     workers: int = 2
     """Processes."""
     json: Path | None = None
@@ -94,6 +96,8 @@ class Command:
             raise TaktError("--noise is from 0 to 10, --share from 0 to 1")
         if not 0 <= self.latency < rollouts.MOST_COMMITTED:
             raise TaktError(f"--latency is from 0 to {rollouts.MOST_COMMITTED - 1} rows")
+        if self.looks < 0 or (self.looks and self.relabel):
+            raise TaktError("--looks is at least 1, and nothing drives in them: leave out --relabel")
         if self.relabel and self.shard is None:
             load(self.relabel)
         if self.parent is not None:
@@ -122,6 +126,7 @@ class Command:
             flags += [
                 f"--share={self.share}",
                 f"--latency={self.latency}",
+                f"--looks={self.looks}",
                 f"--workers={self.workers}",
                 f"--parent={os.getpid()}",
             ]
@@ -145,7 +150,8 @@ class Command:
         if policy is not None:
             check_match(policy.spec, robot.spec())
         world = World()
-        with Writer(out, fps=FPS, features=features(), robot_type="so101") as writer:
+        columns = {n: f for n, f in features().items() if not self.looks or n in looks.COLUMNS}
+        with Writer(out, fps=FPS, features=columns, robot_type="so101") as writer:
             for number in numbers:
                 if number >= self.episodes:
                     break
@@ -162,6 +168,9 @@ class Command:
         if rng.random() < ABSENT:
             task = tasks.absent(rng, layout, task) or task
         world.reset(layout, task)
+        if self.looks:
+            self._look(world, rng, seed, writer)
+            return
         if rng.random() < BROKEN_OFF:
             self._begin(world, rng)
         elif not self._ask(world, policy, rng, seed, 1, writer) or rng.random() < ONLY_ONE:
@@ -172,6 +181,13 @@ class Command:
                 second = tasks.absent(rng, layout, second) or second
             world.ask(second)
             self._ask(world, policy, rng, seed, 2, writer)
+
+    def _look(self, world: World, rng: np.random.Generator, seed: int, writer: Writer) -> None:
+        """Looks at one table, each with one wording; a success is one at what can be done."""
+        for asked, columns in enumerate(looks.looks(world, rng, self.looks, self.noise)):
+            assert world.task is not None
+            (words,) = instructions.phrases(world.task, np.random.default_rng([seed, asked]), 1)
+            writer.add_episode(words, columns, {"success": world.possible(), "seed": seed})
 
     def _begin(self, world: World, rng: np.random.Generator) -> None:
         """The first of two tasks, not recorded, up to any moment: "no, the blue one"."""

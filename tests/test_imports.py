@@ -59,6 +59,7 @@ MODELS = {
     "folder.py",
     "fold.py",
     "minilm.py",
+    "possible.py",
     "policy.py",
     "checkpoint.py",
     "train.py",
