@@ -49,8 +49,9 @@ TELLS = {"thing": (1, 2), "place": (3, 4), "landmark": (6, 7, 8), "verb": (0, 5,
 class Config:
     """Sizes. `pools` shrinks a camera's frames by whole factors: the wrist sees things from close by.
 
-    `committed` and `hold_below` are no sizes: the most rows of a clean prefix that training has shown, and
-    how likely it must be that everything named is there for the arm to be moved. `classes` has the number
+    `committed`, `hold_below` and `clear_above` are no sizes: the most rows of a clean prefix that training
+    has shown; how likely it must be that everything named is there for the arm to be moved; how surely a
+    thing's colour and kind must have been read for it to be called missing. `classes` has the number
     of classes, "none" included, of what a sentence means: verb, thing's colour and kind, place's colour and
     kind, side, relation, landmark's colour and kind. `encoder` names what makes token states (minilm.py).
     """
@@ -73,7 +74,8 @@ class Config:
     hidden: int = 384
     blocks: int = 3
     committed: int = 8
-    hold_below: float = 0.05
+    hold_below: float = 0.02
+    clear_above: float = 0.99
     classes: tuple[int, ...] = (6, 7, 4, 7, 6, 3, 10, 7, 6)
     encoder: str = "minilm"
 
@@ -254,7 +256,7 @@ class Nano(nn.Module):
             nn.Linear(seen + c.state + 6 + c.text, c.trunk), nn.ReLU(), Layer(c.trunk), Layer(c.trunk),
             nn.Linear(c.trunk, c.cond), nn.ReLU(),
         )  # fmt: skip
-        # Only losses use them: what each query has to know of the sentence's meaning.
+        # What each query has to know of the sentence's meaning: for losses, and for `clear`.
         self.tell = nn.ModuleDict(
             {query: nn.Linear(c.text, sum(c.classes[i] for i in rows)) for query, rows in TELLS.items()}
         )
@@ -303,8 +305,24 @@ class Nano(nn.Module):
     def prefix(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> Memory:
         """What `step` remembers of an observation."""
         out = self.see(frames, state, tokens, mask)
-        possible = 1 - torch.sigmoid(self.possible(out["asked"]).amax(1, keepdim=True))
-        return out["cond"], state, (possible < self.config.hold_below).to(state.dtype)
+        return out["cond"], state, (self.likely(out) < self.config.hold_below).to(state.dtype)
+
+    def likely(self, out: dict[str, Any]) -> Tensor:
+        """The probability that everything named is there, shape (B, 1), from what `see` returns.
+
+        Where a word was never heard, what it names may well be there: no role counts that is not clear.
+        """
+        clear = (self.clear(out["words"]) > self.config.clear_above).to(out["words"].dtype)
+        return 1 - (torch.sigmoid(self.possible(out["asked"])) * clear).amax(1, keepdim=True)
+
+    def clear(self, words: Tensor) -> Tensor:
+        """How surely the colour and the kind of each of ROLES were read, 0 .. 1, shape (B, 3)."""
+        least = []
+        for i, role in enumerate(ROLES):
+            told = self.tell[role](words[:, i]).split([self.config.classes[row] for row in TELLS[role]], 1)
+            colour, kind = (logits.softmax(1).amax(1) for logits in told[-2:])
+            least.append(torch.minimum(colour, kind))
+        return torch.stack(least, 1)
 
     def joints(self, state: Tensor) -> Tensor:
         """Measured joints (B, S), rad, normalised."""

@@ -233,6 +233,7 @@ def doubting(model: nano.Nano, certain: bool) -> nano.Nano:
     with torch.no_grad():
         for head in model.possible.heads:
             head[-1].bias.fill_(-60.0)  # type: ignore[index, union-attr]
+        model.config = replace(model.config, clear_above=0.0)
         if not certain:
             model.possible.heads[1][-1].bias.fill_(60.0)  # type: ignore[index, union-attr]
     return model
@@ -262,14 +263,18 @@ def test_where_nothing_is_missing_the_chunk_is_the_flows() -> None:
     torch.testing.assert_close(actions, model.physical(x, state), atol=0, rtol=0)
 
 
-def test_the_threshold_alone_says_when_to_hold() -> None:
+def test_it_holds_where_it_is_likely_enough_that_something_clear_is_missing() -> None:
     model, b = made(), batch(4)
     inputs = (b["frames"], b["state"], b["tokens"], b["mask"])
     with torch.inference_mode():
-        likely = 1 - torch.sigmoid(model.possible(model.see(*inputs)["asked"]).amax(1))
-    for below in (0.0, float(likely.median()) + 1e-4, 1.0):
-        model.config = replace(CONFIG, hold_below=below)
-        assert (model.prefix(*inputs)[2][:, 0] > 0).tolist() == (likely < below).tolist()
+        out = model.see(*inputs)
+        missing, clear = torch.sigmoid(model.possible(out["asked"])), model.clear(out["words"])
+    assert ((clear > 0) & (clear <= 1)).all()
+    for above in (0.0, float(clear.median()), 1.0):
+        for below in (0.0, float(1 - missing.median()), 1.0):
+            model.config = replace(CONFIG, hold_below=below, clear_above=above)
+            held = ((1 - missing < below) & (clear > above)).any(1)
+            assert (model.prefix(*inputs)[2][:, 0] > 0).tolist() == held.tolist()
 
 
 def test_what_is_absent_is_not_taught() -> None:
