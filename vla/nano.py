@@ -51,7 +51,8 @@ class Config:
 
     `committed`, `hold_below` and `clear_above` are no sizes: the most rows of a clean prefix that training
     has shown; how likely it must be that everything named is there for the arm to be moved; how surely a
-    thing's colour and kind must have been read for it to be called missing. `classes` has the number
+    thing's colour and kind must have been read for it to be called missing; where the first joints are, and
+    within what [rad], while the arm has not begun: what it has begun it ends. `classes` has the number
     of classes, "none" included, of what a sentence means: verb, thing's colour and kind, place's colour and
     kind, side, relation, landmark's colour and kind. `encoder` names what makes token states (minilm.py).
     """
@@ -76,6 +77,8 @@ class Config:
     committed: int = 8
     hold_below: float = 0.02
     clear_above: float = 0.99
+    home: tuple[float, ...] = (0.0, -0.55, 0.75, 0.95, 0.0)
+    home_within: tuple[float, ...] = (0.3, 0.15, 0.15, 0.15, 0.1)
     classes: tuple[int, ...] = (6, 7, 4, 7, 6, 3, 10, 7, 6)
     encoder: str = "minilm"
 
@@ -305,7 +308,14 @@ class Nano(nn.Module):
     def prefix(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> Memory:
         """What `step` remembers of an observation."""
         out = self.see(frames, state, tokens, mask)
-        return out["cond"], state, (self.likely(out) < self.config.hold_below).to(state.dtype)
+        still = (self.likely(out) < self.config.hold_below).to(state.dtype)
+        return out["cond"], state, still * self.resting(state)
+
+    def resting(self, state: Tensor) -> Tensor:
+        """1 where the arm has not begun, else 0, shape (B, 1): at work it hides things from its cameras."""
+        home, within = (state.new_tensor(row) for row in (self.config.home, self.config.home_within))
+        away = ((state[:, : len(self.config.home)] - home).abs() / within).amax(1, keepdim=True)
+        return (away < 1).to(state.dtype)
 
     def likely(self, out: dict[str, Any]) -> Tensor:
         """The probability that everything named is there, shape (B, 1), from what `see` returns.
