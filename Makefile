@@ -19,7 +19,7 @@ demo: ## obey INSTRUCTION in simulation, without a window (installs no torch)
 	@.venv-demo/bin/takt demo --headless --instruction "$$INSTRUCTION"
 
 setup: ## make .venv: the takt command and everything the tests need
-	@tools/setup.sh .venv cpu,sim,data,jpeg,protocols,report,torch,dev
+	@tools/setup.sh .venv cpu,openvino,tensorrt-rtx,sim,data,jpeg,protocols,report,torch,hub,dev
 	@tools/gl.sh
 
 parity: ## make .venv-parity, with the LeRobot that tests/parity compares with
@@ -33,8 +33,10 @@ check: setup ## lint, check the format, check the types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: setup ## run benchmarks/, which write benchmarks/results/*.json
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "$$script"; .venv/bin/python "$$script"; done
+bench: setup parity ## run benchmarks/, which write benchmarks/results/*.json; *_gpu.py where there is a GPU
+	@set -e; for script in benchmarks/[a-z]*.py; do \
+	    case $$script in *_gpu.py) command -v nvidia-smi >/dev/null || continue ;; esac; \
+	    echo "$$script"; .venv/bin/python "$$script"; done
 
 clean: ## remove what the targets above have made
 	rm -rf .venv .venv-demo .venv-parity build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime.bundle import write_manifest
-from sim.evaluate import SHIPPED, Command, machine
+from runtime.machine import machine
+from sim.evaluate import SHIPPED, Command
 
 RESULTS = Path(__file__).parent / "results" / "ablations.json"
 

@@ -28,7 +28,7 @@ from rich.table import Table
 from export import nano_graphs
 from export.graph import write
 from runtime.graphs import Arrays, OnnxGraph
-from sim.evaluate import machine
+from runtime.machine import machine
 from vla import nano, train, train_data
 from vla.contract import TaktError
 

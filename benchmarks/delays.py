@@ -20,11 +20,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
 
 from runtime.bundle import load
 from runtime.joining import JOININGS
-from sim.evaluate import SHIPPED, Command, machine
+from runtime.machine import machine
+from sim.evaluate import SHIPPED, Command
+from sim.statistics import mcnemar
 
 RESULTS = Path(__file__).parent / "results" / "delays.json"
 TICKS = (0, 2, 4, 6, 8, 10, 12, 14, 16)
@@ -50,17 +51,14 @@ def cell(options: argparse.Namespace, name: str, ticks: int, out: Path) -> dict[
     }  # fmt: skip
 
 
-def mcnemar(a: str, b: str) -> float:
-    """Two-sided exact p of the paired outcomes, strings of 0 and 1 (McNemar 1947)."""
-    only_a = sum(x > y for x, y in zip(a, b, strict=True))
-    only_b = sum(x < y for x, y in zip(a, b, strict=True))
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+def outcomes(row: dict[str, Any]) -> list[bool]:
+    return [letter == "1" for letter in row["outcomes"]]
 
 
 def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each row with its p against real-time chunking at the same delay."""
-    best = {row["ticks"]: row["outcomes"] for row in rows if row["join"] == "rtc"}
-    return [row | {"p_against_rtc": mcnemar(row["outcomes"], best[row["ticks"]])} for row in rows]
+    best = {row["ticks"]: outcomes(row) for row in rows if row["join"] == "rtc"}
+    return [row | {"p_against_rtc": mcnemar(outcomes(row), best[row["ticks"]])} for row in rows]
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

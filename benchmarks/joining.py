@@ -26,7 +26,8 @@ from rich.table import Table
 from runtime import bundle as bundles
 from runtime.clock import SimulatedClock, Ticker
 from runtime.engine import OnnxPolicy
-from sim.evaluate import SHIPPED, machine
+from runtime.machine import machine
+from sim.evaluate import SHIPPED
 from sim.tabletop.suite import SUITE
 from vla import flow, train
 from vla.contract import ActionChunk, Observation, Prefix, TaktError

@@ -40,12 +40,14 @@ from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
+from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.run import make_robot
 from runtime.spawn import spawn
 from runtime.watchdogs import Watch
-from sim.evaluate import SHIPPED, machine, percentiles
+from sim.evaluate import SHIPPED
+from sim.score import percentiles
 from vla.contract import Observation, PolicySpec, TaktError, check_match
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -129,7 +129,8 @@ class Command:
         actions: dict[tuple[Engine, int], np.ndarray],
         memory: dict[tuple[Engine, int], float | None],
     ) -> dict[str, Any]:
-        from sim.evaluate import machine, percentiles
+        from runtime.machine import machine
+        from sim.score import percentiles
 
         reference = actions["torch eager", self.threads[0]]
         policy = bundles.load(self.bundle)

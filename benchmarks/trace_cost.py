@@ -21,8 +21,8 @@ import numpy as np
 from _command import main
 
 from runtime.budget import Budget
+from runtime.machine import machine
 from runtime.realtime import without_collections
-from sim.evaluate import machine
 from vla.contract import ActionChunk, TaktError
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.graph import Part
+from export.graph import Part, frames
 from vla.act import ACT
 from vla.contract import CameraSpec
 
@@ -32,13 +32,9 @@ class _Step(nn.Module):
 def prefix(model: ACT, cameras: Sequence[CameraSpec]) -> Part:
     def inputs(batch: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(batch)
-        frames = {
-            f"frames_{camera.name}": torch.randint(
-                0, 256, (batch, camera.height, camera.width, 3), generator=g
-            ).to(torch.uint8)
-            for camera in cameras
+        return frames(cameras, batch, g) | {
+            "state": torch.randn(batch, model.config.state, generator=g) * 0.3
         }
-        return frames | {"state": torch.randn(batch, model.config.state, generator=g) * 0.3}
 
     return Part("prefix", _Prefix(model), inputs, ("memory_actions",))
 

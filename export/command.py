@@ -20,12 +20,13 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from export import nano_graphs, quantise, source
+from export import measures, nano_graphs, quantise, source
 from export.graph import OPSET, TOLERANCE, write
 from export.nano_graphs import Joining
 from export.parity import Gate, Refused
 from export.quantise import Precision
 from runtime.bundle import load, verify, write_manifest
+from runtime.machine import machine
 from vla import train_data
 from vla.contract import TaktError
 
@@ -93,14 +94,17 @@ class Command:
             gate = Gate(plain, self.observations, self.samples, self.episodes, self.tolerance)
             staged, report = self._quantised(plain, Path(folder) / "bundle", gate)
             self._publish(staged)
-        size = sum(f.stat().st_size for f in self.out.iterdir()) / 1e6
+        size = measures.size(self.out)
         print(f"{self.out}: {size:.1f} MB; largest difference from torch {max(errors.values()):.1e}")
         for line in report.pop("said", []):
             print(line)
-        if self.json:
-            found = {"size_mb": size, "difference": errors, "precision": self.precision, **report}
-            self.json.write_text(jsonlib.dumps(found, indent=1))
+        self._tell({"size_mb": size, "difference": errors, **report})
         return 0
+
+    def _tell(self, found: dict[str, Any]) -> None:
+        if self.json:
+            said = {"machine": machine(), "precision": self.precision, **found}
+            self.json.write_text(jsonlib.dumps(said, indent=1) + "\n")
 
     def _plain(self, plain: Path) -> dict[str, float]:
         """The bundle in fp32, made or, where the checkpoint is one, taken; its differences from torch."""
@@ -156,8 +160,7 @@ class Command:
         load(staged)
         report = {"quantised": policy["precision"], "evidence": policy["evidence"]}
         if not evidence.passed:
-            if self.json:
-                self.json.write_text(jsonlib.dumps({"precision": self.precision, **report}, indent=1))
+            self._tell(report)
             worst = gate.worst(plain, self._how(), self.keep)
             raise Refused(f"{evidence.line()}; {worst}")
         of = sum(r.products for r in reports.values())
@@ -196,6 +199,8 @@ class Command:
             raise TaktError("--candidates is from 1 to 64, and 1 with --no-dynamic-batch")
         if self.static and self.precision not in ("int8", "fp8"):
             raise TaktError("--static is for --precision int8; fp8 always is")
+        if self.precision == "bf16":
+            raise TaktError("bf16 is the engine's choice: export in fp32 and say --engine openvino:bf16")
         if self.per_tensor and not self._how().static:
             raise TaktError("--per-tensor is for --static")
         if self.samples < 1 or self.episodes < 0 or (self.tolerance is not None and self.tolerance <= 0):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.graph import Part
+from export.graph import Part, frames
 from vla.contract import CameraSpec
 from vla.expert import ExpertPolicy, Memory
 
@@ -64,15 +64,9 @@ def prefix(model: ExpertPolicy, cameras: Sequence[CameraSpec]) -> Part:
 
     def inputs(batch: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(batch)
-        frames = {
-            f"frames_{camera.name}": torch.randint(
-                0, 256, (batch, camera.height, camera.width, 3), generator=g
-            ).to(torch.uint8)
-            for camera in cameras
-        }
         used = torch.arange(batch)[:, None] + c.words // 2
         mask = (torch.arange(c.words)[None] < used).long()
-        return frames | {
+        return frames(cameras, batch, g) | {
             "state": torch.randn(batch, c.state, generator=g) * 0.3,
             "ids": torch.randint(1, c.vocabulary, (batch, c.words), generator=g) * mask,
             "mask": mask,

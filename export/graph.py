@@ -9,18 +9,19 @@ from __future__ import annotations
 import ast
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from vla.contract import TaktError
+from export.apart import apart
+from runtime.graphs import one_line
+from vla.contract import CameraSpec, TaktError
 
 OPSET = 20
 PROBABILITIES = ("done", "score")  # outputs between 0 and 1
@@ -43,6 +44,16 @@ class Part:
     module: nn.Module
     inputs: Inputs
     outputs: tuple[str, ...]
+
+
+def frames(cameras: Sequence[CameraSpec], batch: int, g: torch.Generator) -> dict[str, Tensor]:
+    """Random pictures of the cameras' sizes, by the names of the inputs that take them."""
+    return {
+        f"frames_{camera.name}": torch.randint(
+            0, 256, (batch, camera.height, camera.width, 3), generator=g
+        ).to(torch.uint8)
+        for camera in cameras
+    }
 
 
 class _Denoise(nn.Module):
@@ -151,7 +162,7 @@ def validate(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=path.stat().st_size < LARGE)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-        raise TaktError(f"{path} is no valid graph ({' '.join(str(error).split())[:200]})") from None
+        raise TaktError(f"{path} is no valid graph ({one_line(error)})") from None
 
 
 @torch.inference_mode()
@@ -167,15 +178,6 @@ def difference(module: nn.Module, inputs: dict[str, Tensor], path: Path) -> floa
     wanted = module(*inputs.values())
     wanted = [w.numpy() for w in (wanted if isinstance(wanted, tuple) else (wanted,))]
     return max(
-        _apart(g, w, 1.0 if name in PROBABILITIES else None)
+        apart(g, w, 1e-9, 1.0 if name in PROBABILITIES else None)
         for name, g, w in zip(names, got, wanted, strict=True)
     )
-
-
-def _apart(got: np.ndarray, wanted: np.ndarray, scale: float | None) -> float:
-    """Largest difference; what hides a token (vla/layers.py) is as far away as it says, not a scale."""
-    hidden = np.abs(wanted) > 1e30
-    if not np.array_equal(hidden, np.abs(got) > 1e30):
-        return float("inf")
-    got, wanted = np.where(hidden, 0, got), np.where(hidden, 0, wanted)
-    return float(np.abs(got - wanted).max() / (scale or max(float(np.abs(wanted).max()), 1e-9)))

@@ -44,7 +44,7 @@ def fits_tabletop(spec: PolicySpec) -> bool:
 
 def tabletop(count: int) -> list[Observation]:
     """From episodes that the expert drives, each from another moment."""
-    from sim.evaluate import make_suite  # MuJoCo, which an export of others' policies need not have
+    from sim.play import make_suite  # MuJoCo, which an export of others' policies need not have
     from sim.rollouts import ROW_TICKS, Arm, ExpertDriver, observe
     from sim.tabletop.world import World
 

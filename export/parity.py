@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,7 @@ class Gate:
 
     def examine(self, folder: Path, precision: str) -> Evidence:
         """The evidence for the bundle at `folder`."""
-        wanted, got = (self._actions(place) for place in (self._reference, folder))
-        spread = np.maximum(np.ptp(wanted.reshape(-1, wanted.shape[-1]), axis=0), 1e-6)
-        error = np.abs(got - wanted) / spread
+        error = self._error(folder)
         names = [d.name for d in load(folder).spec.actions.dimensions]
         each = error.reshape(-1, error.shape[-1]).mean(axis=0)
         tolerance = TOLERANCES[precision] if self._tolerance is None else self._tolerance
@@ -139,23 +138,31 @@ class Gate:
         errors = {}
         for graph in ("prefix", "step"):
             names = quantise.names(plain / f"{graph}.onnx", keep)
+            feeds = self.feeds(graph) if how.static else ()
             for group in sorted({quantise.group(name) for name in names}):
                 with tempfile.TemporaryDirectory() as folder:
                     staged = Path(folder) / "bundle"
                     shutil.copytree(plain, staged)
                     left = [n for n in names if quantise.group(n) != group]
                     rules = [*keep, *(f"^{quantise.exactly(n)}$" for n in left)]
-                    feeds = self.feeds(graph) if how.static else ()
                     quantise.quantise(staged / f"{graph}.onnx", how, feeds, rules)
                     (staged / "manifest.json").unlink()
                     write_manifest(staged)
-                    gate = Gate(self._reference, self._folder, self._samples, 0, self._tolerance)
-                    gate._seen, gate._on = self.seen, self._on
-                    errors[f"{graph}: {group}"] = gate.examine(staged, how.precision).mean
+                    errors[f"{graph}: {group}"] = float(self._error(staged).mean())
         if not errors:
             return "no group of layers was quantised"
         name = max(errors, key=lambda key: errors[key])
         return f"{name} hurts most (alone {errors[name]:.1e}): keep it with --keep"
+
+    @cached_property
+    def _wanted(self) -> np.ndarray:
+        return self._actions(self._reference)
+
+    def _error(self, folder: Path) -> np.ndarray:
+        """How far the bundle's actions are off, shape (N, H, A), as a share of each one's range."""
+        wanted = self._wanted
+        spread = np.maximum(np.ptp(wanted.reshape(-1, wanted.shape[-1]), axis=0), 1e-6)
+        return np.abs(self._actions(folder) - wanted) / spread
 
     def _actions(self, folder: Path) -> np.ndarray:
         policy = OnnxPolicy(load(folder), threads=2)

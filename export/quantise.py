@@ -2,6 +2,7 @@
 
     int8     weights per output channel; activations per tensor, measured as it runs (dynamic), or for
              TensorRT and OpenVINO fixed by calibration (Q/DQ, symmetric int8)
+    fp16     products in half precision (half.py)
     w4a16    weights of 4 bits in blocks of 32 along the input; activations as they are
     fp8      E4M3 Q/DQ, for TensorRT from sm_89 on
 
@@ -26,10 +27,10 @@ from onnx import helper, numpy_helper
 
 from export import int8, qdq
 from export.graph import LARGE, validate
+from export.half import half
 from vla.contract import TaktError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "w4a16"]
-PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "bf16", "int8", "fp8", "w4a16")
 BLOCK = 32  # inputs that share a scale in w4a16
 LEAST = 1024  # numbers of a weight below which fewer bits save nothing
 TABLE = 1_000_000  # numbers of a table that is looked up, from which it is stored as int8
@@ -97,7 +98,8 @@ def quantise(
     model = onnx.load(path)
     plain_products(model.graph)
     found = products(model.graph)
-    kept = {name for name in found if any(re.search(rule, module(name)) for rule in keep)}
+    rules = () if how.precision == "fp16" else tuple(keep)  # what fp16 may not touch half.py knows
+    kept = {name for name in found if any(re.search(rule, module(name)) for rule in rules)}
     chosen = [name for name in found if name not in kept]
     if how.precision in ("int8", "w4a16"):
         tables(model.graph)
@@ -143,10 +145,12 @@ def _transform(
         _dynamic(model, path, chosen)
     elif how.precision in qdq.FORMATS:
         _static(model, path, how, chosen, feeds)
+    elif how.precision == "fp16":
+        save(half(model), path)
     elif how.precision == "w4a16":
         _four_bits(model, path, chosen)
     else:
-        raise TaktError(f"no transform makes {how.precision}; known: {', '.join(PRECISIONS)}")
+        raise TaktError(f"no transform makes {how.precision}; known: fp16, int8, fp8, w4a16")
 
 
 def size(path: Path) -> int:
@@ -237,6 +241,7 @@ def count_quantised(model: onnx.ModelProto) -> int:
         for w in model.graph.initializer
         if w.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT8E4M3FN)
     }
+    halves = {w.name for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT16}
     count = 0
     for node in model.graph.node:
         if node.op_type == "MatMulNBits":
@@ -245,6 +250,7 @@ def count_quantised(model: onnx.ModelProto) -> int:
             count += node.input[1] in narrow
         elif node.op_type == "MatMul":
             behind = made.get(node.input[1])
+            count += node.input[1] in halves
             count += behind is not None and behind.op_type == "DequantizeLinear" and behind.input[0] in narrow
     return count
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from tokenizers import Tokenizer
 from export import act_graphs, expert_graphs, nano_graphs
 from export.graph import Part, denoise
 from export.nano_graphs import Joining
-from vla import checkpoint, fold, folder, nano, train, train_data
+from runtime.policies import kind_of
+from vla import checkpoint, fold, nano, train, train_data
 from vla.contract import PolicySpec, TaktError
 
 STEPS = 4  # of nano's sampler
@@ -72,14 +72,6 @@ def read(place: Path, wanted: Wanted) -> Source:
     return _folder(place, wanted)
 
 
-def kind_of(place: Path) -> str:
-    """The "type" of config.json, "" where there is none."""
-    try:
-        return str(json.loads((place / "config.json").read_text())["type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
 def _nano(place: Path, wanted: Wanted) -> Source:
     if wanted.frames is not None:
         raise TaktError("--frames is for checkpoints of others: a nano policy has one size")
@@ -118,9 +110,11 @@ def _folder(place: Path, wanted: Wanted) -> Source:
             "act", spec, [act_graphs.prefix(policy.model, cameras), act_graphs.step(policy.model)],
             reads="", sampler={"steps": 1}, model=policy.model,
         )  # fmt: skip
+    if policy.model.of_actions.relative is not None:  # whose steps read the state, which graphs are not given
+        raise TaktError(f"{place}: actions relative to the state cannot be exported; takt serve runs them")
     steps = wanted.steps or policy.steps
     model = fold.folded(policy.model, steps)
-    c, file = model.config, checkpoint.tokenizer(folder.read(place))
+    c, file = model.config, checkpoint.tokenizer(checkpoint.found(str(place)))
     if Tokenizer.from_file(str(file)).get_vocab_size() > c.vocabulary:
         raise TaktError(f"{file} has more words than the policy ({c.vocabulary}): it is another model's")
     step = expert_graphs.step(model, spec.cameras, 1 / steps if steps > 1 else 0.0)
@@ -135,7 +129,7 @@ def _folder(place: Path, wanted: Wanted) -> Source:
         sampler={"steps": steps, "width": c.padded_actions},
         words_length=c.words,
         tokenizer=file,
-        prompt=_prompt(policy.kind, model),
+        prompt=policy.prompt.to_json(),
         model=model,
     )
 
@@ -153,11 +147,3 @@ def _spec(spec: PolicySpec, wanted: Wanted) -> PolicySpec:
         spec, joining=joining, cameras=tuple(cameras), committed=committed,
         replan=wanted.replan or spec.replan,
     )  # fmt: skip
-
-
-def _prompt(kind: str, model: Any) -> dict[str, Any]:
-    if kind != "pi05":
-        return {"form": "line"}
-    normal = model.of_state
-    rows = {name: getattr(normal, name).tolist() for name in ("shift", "gain", "offset")}
-    return {"form": "with_state", "width": model.config.padded_state, **rows}

@@ -6,7 +6,6 @@ rights (a real-time priority) is tried in a child.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import os
@@ -28,21 +27,9 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime import bundle
+from runtime.doctor_engines import DOUBLE, board, chunks, openvino, tensorrt, tensorrt_rtx
+from runtime.finding import Row, first_line
 from vla.contract import TaktError
-
-
-@dataclass(frozen=True)
-class Row:
-    """One finding.
-
-    Attributes:
-        status: "ok"; "warn", something is missing that the demo does without; "fail", it cannot run.
-        detail: what was measured, or what is wrong and what to do.
-    """
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    detail: str
 
 
 @dataclass
@@ -121,14 +108,6 @@ def rendering() -> list[Row]:
     return rows
 
 
-# y = x + x over float32 of shape (2,), as a serialised ONNX ModelProto: 63 bytes need no file and no `onnx`.
-DOUBLE = (
-    b'\x08\x08:5\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Add\x12\x01g'
-    b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02"
-    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02B\x04\n\x00\x10\x11"
-)
-
-
 def onnx_runtime() -> list[Row]:
     """A graph really run by each execution provider that this build of ONNX Runtime lists."""
     try:
@@ -157,24 +136,6 @@ def run_provider(ort: object, name: str) -> Row:
     if not np.array_equal(y, [2, 4]):
         return Row(title, failure, f"gives wrong numbers: 2 * [1, 2] = {y}")
     return Row(title, "ok", "ran a graph")
-
-
-def tensorrt() -> list[Row]:
-    """The bindings and the library behind them; engines are built on the board that runs them."""
-    try:
-        trt = importlib.import_module("tensorrt")
-        trt.Builder(trt.Logger(trt.Logger.ERROR))
-    except ModuleNotFoundError:
-        return [
-            Row(
-                "TensorRT",
-                "warn",
-                "not installed; comes with JetPack, elsewhere: pip install 'takt-vla[tensorrt]'",
-            )
-        ]
-    except Exception as error:  # a stub, a missing driver or a missing library each raise their own
-        return [Row("TensorRT", "warn", f"does not start: {first_line(error)}")]
-    return [Row("TensorRT", "ok", trt.__version__)]
 
 
 def real_time() -> list[Row]:
@@ -222,8 +183,12 @@ CHECKS: tuple[Callable[[], list[Row]], ...] = (
     python,
     machine,
     rendering,
+    board,
     onnx_runtime,
+    openvino,
     tensorrt,
+    tensorrt_rtx,
+    chunks,
     real_time,
     messages,
     shipped_bundle,
@@ -246,11 +211,6 @@ def in_child(code: str, environment: dict[str, str] | None = None) -> tuple[int,
         return done.returncode, f"killed by signal {-done.returncode}"
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     return done.returncode, lines[-1] if lines else ""
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def table(rows: list[Row]) -> Table:

@@ -17,7 +17,7 @@ import numpy as np
 
 from runtime.bundle import Bundle
 from runtime.candidates import choose
-from runtime.graphs import Arrays, Graph, OnnxGraph, batched, check_graphs
+from runtime.graphs import Arrays, Graph, Looping, OnnxGraph, batched, check_graphs
 from runtime.pace import Pace
 from vla import flow, preprocess
 from vla.contract import ActionChunk, Observation, PolicySpec, Prefix, Request, TaktError
@@ -158,7 +158,8 @@ class GraphPolicy:
         kept, weights = (np.repeat(np.stack(part), draws, axis=0) for part in zip(*rows, strict=True))
         if draws > 1:  # one look at the frames serves all draws
             memory = {name: np.repeat(value, draws, axis=0) for name, value in memory.items()}
-        if steps == most and "denoise" in self._graphs:
+        # In one run where the graphs or the engine can, and where no step is likely to be left out.
+        if steps == most and ("denoise" in self._graphs or isinstance(self._graphs["step"], Looping)):
             actions, seconds = self._whole(memory, noise, kept, weights)
         else:
             each = self.pace.step(asked * draws)
@@ -170,11 +171,11 @@ class GraphPolicy:
     def _whole(
         self, memory: Arrays, x: np.ndarray, kept: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, list[float]]:
-        """All steps by one graph; they are taken to be equally long."""
-        begun = self._clock()
-        actions = self._graphs["denoise"](memory | {"x": x, "kept": kept, "kept_mask": weights})["actions"]
-        each = (self._clock() - begun) / self._bundle.steps
-        return actions, [each] * self._bundle.steps
+        """All steps in one run; they are taken to be equally long."""
+        begun, steps, step = self._clock(), self._bundle.steps, self._graphs["step"]
+        feeds = memory | {"x": x, "kept": kept, "kept_mask": weights}
+        made = step.loop(feeds, steps) if isinstance(step, Looping) else self._graphs["denoise"](feeds)
+        return np.asarray(made["actions"]), [(self._clock() - begun) / steps] * steps
 
     def _stepwise(
         self,

@@ -17,9 +17,9 @@ the inputs it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,10 +46,21 @@ class Graph(Protocol):
         """All outputs by name; `feeds` may hold more than the graph takes."""
 
 
-class OnnxGraph:
-    """A graph run by ONNX Runtime on the CPU."""
+@runtime_checkable
+class Looping(Protocol):
+    """A step graph that makes several steps in one run, where each costs less than asking for it."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def loop(self, feeds: Mapping[str, np.ndarray], steps: int) -> Arrays:
+        """The outputs after `steps` equal steps from t = 0; `feeds` are a step's but for t and dt."""
+
+
+class OnnxGraph:
+    """A graph run by ONNX Runtime, on the CPU unless a provider is named (runtime/engine_ort.py)."""
+
+    def __init__(
+        self, path: Path, threads: int = 1, providers: Sequence[Any] = ("CPUExecutionProvider",)
+    ) -> None:
+        """`providers`: names, or pairs of a name and its options, the one to be tried first in front."""
         try:
             import onnxruntime as ort
         except ImportError:
@@ -64,22 +75,34 @@ class OnnxGraph:
         # kernels sum two products of int8 in 16 bits, where they may not fit.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 3
+        self._configure(options)
         try:
-            # ReluQuantRewrite drops a Relu before fp8: it takes the zero of E4M3 for the least number there is.
+            # ReluQuantRewrite drops a Relu before fp8: it takes E4M3's zero for the least number there is.
             self._session = ort.InferenceSession(
                 str(path),
                 options,
-                providers=["CPUExecutionProvider"],
+                providers=list(providers),
                 disabled_optimizers=["ReluQuantRewrite"],
             )
         except Exception as error:  # the engine's own exception classes are not public
-            raise TaktError(f"{path} cannot be loaded by ONNX Runtime: {_line(error)}") from None
+            raise TaktError(f"{path} cannot be loaded by ONNX Runtime: {one_line(error)}") from None
         self.inputs = {i.name: (_dtype(i.type), _shape(i.shape)) for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
+
+    def _configure(self, options: Any) -> None:
+        """What a provider needs beyond this."""
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         values = self._session.run(self.outputs, {name: feeds[name] for name in self.inputs})
         return dict(zip(self.outputs, values, strict=True))
+
+
+def blank(graph: Graph) -> Arrays:
+    """Zeros for every input, open sizes taken as 1: enough to see whether an engine runs a graph at all."""
+    return {
+        name: np.zeros([1 if size is None else size for size in shape], dtype)
+        for name, (dtype, shape) in graph.inputs.items()
+    }
 
 
 def check_graphs(bundle: Bundle, graphs: Mapping[str, Graph]) -> None:
@@ -154,5 +177,6 @@ def _dtype(kind: str) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def one_line(error: object) -> str:
+    """What an engine's error says, without its line breaks and at most 200 characters of it."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

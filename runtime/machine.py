@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("numpy", "mujoco", "onnxruntime", "onnxruntime-gpu")
+_PACKAGES = ("numpy", "mujoco", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt_rtx")
 
 
 def machine() -> dict[str, Any]:

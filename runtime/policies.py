@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from runtime import bundle
-from runtime.engine import OnnxPolicy
+from runtime import bundle, engines
 from vla.contract import Policy, TaktError
 
 GROUP = "takt.policies"
 CHECKPOINT = "checkpoint"  # the entry point that opens the folders people have
+WRITTEN = ("config.json", "model.safetensors", "params", "takt.json")  # one of these is in each of them
+HUB = "hub:"  # before the name of such a folder on the Hugging Face hub
 
 
-def open_policy(place: str, threads: int = 1) -> Policy:
+def kind_of(place: Path) -> str:
+    """The "type" in a checkpoint's config.json; "" for what has none, and for a bundle."""
+    if (place / "policy.json").is_file():
+        return ""
+    try:
+        return str(json.loads((place / "config.json").read_text())["type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> Policy:
     """The policy at `place`.
 
     Args:
-        place: a folder with policy.json; a checkpoint's folder, with config.json; or NAME or NAME:ARGUMENT,
-            where NAME is an entry point of `takt.policies`: a function that takes the argument, or nothing,
-            and returns a policy.
+        place: a folder with policy.json; a checkpoint's folder, or hub:OWNER/NAME@COMMIT
+            (docs/checkpoints.md); or NAME or NAME:ARGUMENT, where NAME is an entry point of `takt.policies`:
+            a function that takes the argument, or nothing, and returns a policy.
         threads: of the engine, for a bundle or a checkpoint.
+        engine: what runs a bundle, one of runtime/engines.py; nothing else has one to choose.
 
     Raises:
-        TaktError: there is no such thing, with the valid names; it does not take the argument; or it is no
-            policy.
+        TaktError: there is no such thing, with the valid names; it does not take the argument; it is no
+            policy; or the engine cannot run it.
     """
     if (Path(place) / "policy.json").is_file():
-        return OnnxPolicy(bundle.load(Path(place)), threads)
+        engines.parse(engine)  # before what takes time
+        return engines.open_bundle(bundle.load(Path(place)), engine, threads)
+    if engine != engines.DEFAULT:
+        engines.parse(engine)
+        raise TaktError(f"--engine {engine} runs a bundle, and {place} is none: takt export makes one")
     name, colon, argument = place.partition(":")
-    checkpoint = (Path(place) / "config.json").is_file()
+    checkpoint = place.startswith(HUB) or any((Path(place) / name).exists() for name in WRITTEN)
     if checkpoint:  # torch lives on the other side of that door
         name, argument = CHECKPOINT, place
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -37,7 +54,7 @@ def open_policy(place: str, threads: int = 1) -> Policy:
         valid = ", ".join(sorted(found)) or "none is installed"
         raise TaktError(
             f"{place} is not a bundle (a folder with policy.json), nor a checkpoint (one with "
-            f"config.json), nor a policy's name; valid: {valid}"
+            f"config.json or model.safetensors), nor a policy's name; valid: {valid}"
         )
     try:
         make = found[name].load()

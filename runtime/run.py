@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from runtime import joining, loop, trace
+from runtime import engines, joining, loop, trace
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
@@ -24,6 +24,9 @@ from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
 from vla.contract import Robot, TaktError, check_match
+
+WAIT = 60.0  # s, for the first answer of a policy's server
+DOWNLOAD = 3600.0  # s, within which a policy of the hub is to be there
 
 
 def make_robot(name: str, **options: object) -> Robot:
@@ -45,7 +48,9 @@ def is_address(place: str) -> bool:
 
 
 @contextmanager
-def policy_at(place: str, threads: int, **options: Any) -> Iterator[RemotePolicy]:
+def policy_at(
+    place: str, threads: int, engine: str = engines.DEFAULT, **options: Any
+) -> Iterator[RemotePolicy]:
     """The policy at an address, or one that a child process serves: a bundle's folder, or a name.
 
     `options` are those of `RemotePolicy`.
@@ -53,7 +58,8 @@ def policy_at(place: str, threads: int, **options: Any) -> Iterator[RemotePolicy
     with ExitStack() as stack:
         address = place
         if not is_address(place):
-            address, _ = stack.enter_context(spawn(place, threads=threads))
+            wait = DOWNLOAD if place.startswith("hub:") else WAIT
+            address, _ = stack.enter_context(spawn(place, threads=threads, timeout=wait, engine=engine))
         yield stack.enter_context(RemotePolicy(address, **options))
 
 
@@ -120,7 +126,8 @@ class Command:
     robot: str
     """The robot's name."""
     policy: str
-    """A bundle's folder, a policy's name, or the address of a server: tcp://HOST:PORT."""
+    """A bundle's or checkpoint's folder, hub:OWNER/NAME@COMMIT, a policy's name, or the address of a server:
+    tcp://HOST:PORT."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0
@@ -143,6 +150,8 @@ class Command:
     """Folder with this client's keys, for a server that asks for them (takt keys)."""
     threads: int = 1
     """Threads of the engine, when the policy is a folder."""
+    engine: str = engines.DEFAULT
+    """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
     trace: Path | None = None
     """Where to write the run as a timeline that ui.perfetto.dev opens."""
     json: Path | None = None
@@ -153,7 +162,7 @@ class Command:
         robot = make_robot(self.robot)
         link = {"robot": self.name or robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
-        with interruptible() as pressed, policy_at(self.policy, self.threads, **link) as policy:
+        with interruptible() as pressed, policy_at(self.policy, self.threads, self.engine, **link) as policy:
             check_match(policy.spec, robot.spec)
             joining.make(self.join, policy.spec)
             with pressed.through(robot):
@@ -168,6 +177,11 @@ class Command:
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
         if self.keys is not None and "://" not in self.policy:
             raise TaktError("--keys is for a server at an address; a policy started here is private as it is")
+        engines.parse(self.engine)
+        if self.engine != engines.DEFAULT and is_address(self.policy):
+            raise TaktError(
+                "--engine is for a policy started here; give it to the server: takt serve --engine"
+            )
         if self.core is not None and not self.realtime:
             raise TaktError("--core is where --realtime runs: give both, or neither")
         for name in ("deadline", "max_age"):

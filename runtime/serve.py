@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 
 import tyro
 
+from runtime import engines
 from runtime.bind import check_bind
 from runtime.desk import Desk
 from runtime.policies import open_policy
 from runtime.protocols import front, gr00t, mapping, openpi
 from runtime.server import Server
 from runtime.spawn import follow
-from vla.contract import TaktError
+from vla.contract import Policy, TaktError
 
 FOREIGN: Mapping[str, Callable[..., AbstractContextManager[Any]]] = {
     "gr00t": gr00t.Front,
@@ -61,7 +62,8 @@ class Command:
     """Answer robots over the network with a policy."""
 
     policy: tyro.conf.Positional[str]
-    """A bundle (a folder with policy.json), or NAME or NAME:ARGUMENT of an installed policy."""
+    """A bundle (a folder with policy.json); a checkpoint's folder, or hub:OWNER/NAME@COMMIT; or NAME or
+    NAME:ARGUMENT of an installed policy."""
     protocol: list[str] = field(default_factory=lambda: ["takt"])
     """One or several of takt, gr00t, openpi: what the robots speak."""
     bind: list[str] = field(default_factory=list)
@@ -78,6 +80,8 @@ class Command:
     """Requests that may be answered together, where the policy can."""
     threads: int = 1
     """Threads of the engine."""
+    engine: str = engines.DEFAULT
+    """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
     json: Path | None = None
     """Where to write the addresses and the spec once it listens."""
     parent: int | None = None
@@ -96,7 +100,7 @@ class Command:
     def _serve(self) -> NoReturn:
         where, files, token = self._checked()
         with ExitStack() as stack:
-            desk = stack.enter_context(Desk(open_policy(self.policy, self.threads), self.batch))
+            desk = stack.enter_context(Desk(self._policy(), self.batch))
             fronts: dict[str, Any] = {}
             for name, bind in where.items():
                 if name == "takt":
@@ -109,6 +113,9 @@ class Command:
             while all(getattr(made, "alive", True) for made in fronts.values()):
                 time.sleep(_LOOK)
             raise TaktError("the thread that serves has ended, see above: please report it")
+
+    def _policy(self) -> Policy:
+        return open_policy(self.policy, self.threads, self.engine)
 
     def _checked(self) -> tuple[dict[str, str], dict[str, Path], str | None]:
         """Addresses and mappings by protocol, and the token; nonsense is refused before a policy loads."""

@@ -15,10 +15,12 @@ from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
+from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import without_collections
 from runtime.run import interruptible, policy_at
-from sim.evaluate import SHIPPED, Goal, machine
+from sim.evaluate import SHIPPED
+from sim.play import Goal
 from sim.robot import TabletopRobot
 from sim.tabletop.suite import SUITE, Scenario
 from sim.video import film

@@ -40,17 +40,22 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("runtime.serve", "answer robots over the network with a policy"),
     "keys": ("runtime.keys", "who may speak with a policy server over a network"),
     "export": ("export.command", "turn a checkpoint into a verified bundle"),
+    "bench": ("export.bench", "bundles side by side: latency, memory, action error, success"),
+    "build": ("export.tensorrt", "TensorRT engines of a bundle, on the machine that will run them"),
     "train": ("vla.train", "demonstrations in, checkpoint out"),
     "demos": ("sim.demos", "make or relabel demonstrations in simulation"),
     "budget": ("runtime.plan", "whether a rate holds with measured latencies, and what the planner will do"),
-    "report": ("runtime.report", "a run's budget as a picture"),
+    "report": ("export.report", "a run's budget, or a bench, as a picture"),
     "doctor": ("runtime.doctor", "what works on this machine, and what to do about the rest"),
 }
 
 # The optional third-party modules and the extra that brings each.
 EXTRAS = {
     "onnxruntime": "cpu",
+    "openvino": "openvino",
     "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda": "tensorrt",
     "mujoco": "sim",
     "gymnasium": "sim",
     "viser": "console",

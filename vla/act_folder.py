@@ -6,7 +6,7 @@ import torch
 
 from vla import act, resnet
 from vla.contract import TaktError
-from vla.folder import ACTION, IMAGES, STATE, Folder, fill
+from vla.folder import ACTION, STATE, Folder, fill
 
 # What only training needs: the encoder that sees the actions.
 UNUSED = ("model.vae_encoder",)
@@ -24,7 +24,7 @@ def made(folder: Folder, dtype: torch.dtype = torch.float32) -> act.ACT:
     if model.config.state:
         model.of_state = folder.normaliser(STATE)
     model.of_actions = folder.normaliser(ACTION)
-    model.of_views = torch.nn.ModuleList(folder.normaliser(IMAGES + camera) for camera in folder.cameras)
+    model.of_views = torch.nn.ModuleList(folder.normaliser(name) for name in folder.pictures.values())
     return model.eval()
 
 
@@ -45,13 +45,15 @@ def sizes(folder: Folder) -> act.Config:
     if extra or not folder.cameras:
         raise TaktError(f"{path}: ACT policies with cameras are supported, and no {extra or 'other'} inputs")
     width = folder.number("dim_model", 512)
+    heads = folder.number("n_heads", 8)
+    folder.parts("dim_model", width, heads)
     return act.Config(
-        views=tuple(_size(folder, camera) for camera in folder.cameras),
+        views=tuple(_size(folder, name) for name in folder.pictures.values()),
         state=folder.width(STATE) if STATE in folder.inputs else 0,
         actions=folder.width(ACTION),
         rows=folder.number("chunk_size", 100),
         width=width,
-        heads=folder.number("n_heads", 8),
+        heads=heads,
         hidden=folder.number("dim_feedforward", 3200),
         encoders=folder.number("n_encoder_layers", 4),
         decoders=folder.number("n_decoder_layers", 1),
@@ -62,10 +64,8 @@ def sizes(folder: Folder) -> act.Config:
     )
 
 
-def _size(folder: Folder, camera: str) -> tuple[int, int]:
-    shape = folder.inputs[IMAGES + camera].shape
+def _size(folder: Folder, name: str) -> tuple[int, int]:
+    shape = folder.inputs[name].shape
     if len(shape) != 3 or shape[0] != 3:
-        raise TaktError(
-            f"{folder.path}/config.json: {camera} has shape {list(shape)}, not (3, height, width)"
-        )
+        raise TaktError(f"{folder.path}/config.json: {name} has shape {list(shape)}, not (3, height, width)")
     return shape[1], shape[2]

@@ -105,9 +105,12 @@ class ExpertPolicy(nn.Module):
             (B, H, padded_actions) and (B, H, A).
         """
         velocity = self.velocity(memory, x, t)
+        origin = self.of_actions.origin(memory.state)
+        kept = kept if origin is None else kept - origin
         target = padded(self.of_actions(kept), self.config.padded_actions)
         x = guided_step(x, velocity, target, t, dt, weights, BETA)
-        return x, self.of_actions.inverse(x[..., : self.config.actions])
+        actions = self.of_actions.inverse(x[..., : self.config.actions])
+        return x, actions if origin is None else actions + origin
 
 
 def each(layers: nn.ModuleList) -> list[Any]:

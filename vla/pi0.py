@@ -54,6 +54,7 @@ class Config:
         padded_state, padded_actions: of the model. rows: H.
         bars: what fills a picture that is not square: -1, black. LeRobot before 0.5 has -3: it pads pictures
             of 0 .. 1 with the black of -1 .. 1 and scales them after it.
+        smooth: pictures are shrunk as PIL does it, which openpi's policies ask, and not as LeRobot does.
     """
 
     adaptive: bool = False
@@ -76,6 +77,7 @@ class Config:
     shortest: float = 4e-3
     longest: float = 4.0
     bars: float = -1.0
+    smooth: bool = False
     vision: siglip.Config = field(
         default_factory=lambda: siglip.Config(width=1152, hidden=4304, layers=27, heads=16, patch=14, side=16)
     )
@@ -198,7 +200,8 @@ class Pi0(ExpertPolicy):
 
     def look(self, frames: Tensor) -> Tensor:
         """One view (B, h, w, 3), uint8 -> its tokens (B, V, width)."""
-        return self.projector(self.vision(pictures(frames, self.config.vision.pixels, self.config.bars)))
+        c = self.config
+        return self.projector(self.vision(pictures(frames, c.vision.pixels, c.bars, c.smooth)))
 
     def remember(self, x: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         """The language model, of which only keys and values are kept, (B, layers, kv_heads, P, head)."""
@@ -258,29 +261,30 @@ class Pi0(ExpertPolicy):
         return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(both))), None
 
 
-def pictures(frames: Tensor, pixels: int, bars: float) -> Tensor:
+def pictures(frames: Tensor, pixels: int, bars: float, smooth: bool = False) -> Tensor:
     """Frames (B, h, w, 3), uint8 -> (B, 3, pixels, pixels), -1 .. 1: shrunk or grown with their aspect kept,
-    in the middle, with `bars` beside or above and below it.
+    in the middle, with `bars` beside or above and below it. `smooth`: see `Config`.
     """
-    x = frames.permute(0, 3, 1, 2).float() / 255
+    x = frames.permute(0, 3, 1, 2).float()
     h, w = x.shape[2:]
-    if (h, w) != (pixels, pixels):
-        ratio = max(h / pixels, w / pixels)
-        size = (int(h / ratio), int(w / ratio))
-        x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-        top, left = (pixels - size[0]) // 2, (pixels - size[1]) // 2
-        around = (left, pixels - size[1] - left, top, pixels - size[0] - top)
-        return F.pad(x * 2 - 1, around, value=bars)
-    return x * 2 - 1
+    if (h, w) == (pixels, pixels):
+        return x / 255 * 2 - 1
+    ratio = max(h / pixels, w / pixels)
+    size = (int(h / ratio), int(w / ratio))
+    x = smoothed(x, size) / 255 if smooth else _resized(x / 255, size)
+    top, left = (pixels - size[0]) // 2, (pixels - size[1]) // 2
+    around = (left, pixels - size[1] - left, top, pixels - size[0] - top)
+    return F.pad(x * 2 - 1, around, value=bars)
 
 
-def prompt(text: str, state: Tensor) -> str:
-    """What pi0.5 reads: the instruction, and the state as numbers.
-
-    Args:
-        state: (padded_state,), normalised, zeros after the robot's; -1 .. 1 become 0 .. 255.
+def smoothed(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures (B, 3, h, w) of 0 .. 255 -> (B, 3, *size): each pixel a weighted mean of all that it covers,
+    across and then down, with whole numbers after each, as PIL's BILINEAR of pictures in uint8.
     """
-    edges = torch.linspace(-1, 1, 257, dtype=torch.float64)[:-1]
-    bins = torch.bucketize(state.double(), edges, right=True) - 1
-    said = text.strip().replace("_", " ").replace("\n", " ")
-    return f"Task: {said}, State: {' '.join(map(str, bins.tolist()))};\nAction: "
+    for part in ((x.shape[2], size[1]), size):
+        x = _resized(x, part, antialias=True).add(0.5).floor().clamp(0, 255)
+    return x
+
+
+def _resized(x: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=antialias)

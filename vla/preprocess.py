@@ -52,16 +52,25 @@ def line(text: str, state: np.ndarray) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
+def tidy(text: str) -> str:
+    """An instruction as openpi has it, on one line."""
+    return text.strip().replace("_", " ").replace("\n", " ")
+
+
+def tidied(text: str, state: np.ndarray) -> str:
+    """What openpi's pi0 reads."""
+    return tidy(text) + "\n"
+
+
 def with_state(text: str, state: np.ndarray) -> str:
     """What pi0.5 reads (arXiv 2504.16054): the instruction, and the state as numbers.
 
     Args:
-        state: (padded width,), normalised, zeros after the robot's; -1 .. 1 become 0 .. 255.
+        state: normalised, the robot's numbers, after which there may be zeros; -1 .. 1 become 0 .. 255.
     """
     edges = np.linspace(-1, 1, 257)[:-1]
     bins = np.searchsorted(edges, state.astype(np.float64), side="right") - 1
-    said = text.strip().replace("_", " ").replace("\n", " ")
-    return f"Task: {said}, State: {' '.join(map(str, bins.tolist()))};\nAction: "
+    return f"Task: {tidy(text)}, State: {' '.join(map(str, bins.tolist()))};\nAction: "
 
 
 def plain(text: str, state: np.ndarray) -> str:
@@ -69,7 +78,9 @@ def plain(text: str, state: np.ndarray) -> str:
 
 
 # How an instruction and the normalised state become the text that a policy reads.
-FORMS: dict[str, Callable[[str, np.ndarray], str]] = {"plain": plain, "line": line, "with_state": with_state}
+FORMS: dict[str, Callable[[str, np.ndarray], str]] = {
+    "plain": plain, "line": line, "tidied": tidied, "with_state": with_state,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,13 @@ class Prompt:
             raise ValueError(f"prompt has the width {width} for a state of {states}")
         return Prompt(form, rows[0], rows[1], rows[2], width)
 
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        if self.form != "with_state":
+            return {"form": self.form}
+        rows = {name: getattr(self, name).tolist() for name in ("shift", "gain", "offset")}
+        return {"form": self.form, "width": self.width, **rows}
+
     @property
     def strips(self) -> bool:
         """Whether blanks around the text are no part of it."""
@@ -111,11 +129,14 @@ class Prompt:
 
     def __call__(self, observation: Observation) -> str:
         """The text to read."""
+        return self.of(observation.instruction, np.asarray(observation.state, np.float32))
+
+    def of(self, text: str, physical: np.ndarray) -> str:
+        """The text to read for a state (S,), physical."""
         state = np.zeros(self.width, np.float32)
         if self.form == "with_state":
-            physical = np.asarray(observation.state, np.float32)
             state[: len(physical)] = (physical - self.shift) * self.gain + self.offset
-        return FORMS[self.form](observation.instruction, state)
+        return FORMS[self.form](text, state)
 
 
 def frame(observation: Observation, camera: CameraSpec) -> np.ndarray:

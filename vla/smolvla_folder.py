@@ -11,6 +11,7 @@ import torch
 from vla import siglip, siglip_folder, smolvla
 from vla.contract import TaktError
 from vla.folder import ACTION, STATE, Folder, fill
+from vla.processors import finite
 
 VLM = "model.vlm_with_expert.vlm."
 TEXT = VLM + "model.text_model."
@@ -60,7 +61,7 @@ def sizes(folder: Folder) -> smolvla.Config:
             "the language model; as many are wanted"
         )
     text = vlm.get("text_config", {})
-    head = int(text.get("head_dim") or HEAD)
+    head = folder.whole("head_dim", text.get("head_dim") or HEAD)
     vision = _vision(folder, vlm.get("vision_config", {}))
     size = c.get("resize_imgs_with_padding")
     if size is None or list(size) != [vision.pixels, vision.pixels]:
@@ -69,46 +70,56 @@ def sizes(folder: Folder) -> smolvla.Config:
             f"{vision.pixels} pixels a side"
         )
     projected = folder.shape(VLM + "model.connector.modality_projection.proj.weight", 2)[1]
+    shuffle = round((projected / vision.width) ** 0.5)
+    folder.parts("patches of a picture, a side,", vision.side, shuffle)
+    heads, kv_heads = (
+        folder.parts(f"{name}_proj", folder.shape(f"{TEXT}layers.0.self_attn.{name}_proj.weight", 2)[0], head)
+        for name in "qk"
+    )
+    folder.parts("heads of queries", heads, kv_heads)
+    padded = folder.number("max_state_dim", 32), folder.number("max_action_dim", 32)
+    folder.check_vectors(*padded)
     return smolvla.Config(
         views=len(folder.cameras),
-        words=folder.number("tokenizer_max_length", 48),
+        words=folder.words(48),
         state=folder.width(STATE),
         actions=folder.width(ACTION),
-        padded_state=folder.number("max_state_dim", 32),
-        padded_actions=folder.number("max_action_dim", 32),
+        padded_state=padded[0],
+        padded_actions=padded[1],
         rows=folder.number("chunk_size", 50),
         vocabulary=vocabulary,
         width=width,
         hidden=folder.shape(TEXT + "layers.0.mlp.gate_proj.weight", 2)[0],
         layers=layers,
-        heads=folder.shape(TEXT + "layers.0.self_attn.q_proj.weight", 2)[0] // head,
-        kv_heads=folder.shape(TEXT + "layers.0.self_attn.k_proj.weight", 2)[0] // head,
+        heads=heads,
+        kv_heads=kv_heads,
         head=head,
         expert_width=folder.shape(EXPERT + "norm.weight", 1)[0],
         expert_hidden=folder.shape(EXPERT + "layers.0.mlp.gate_proj.weight", 2)[0],
-        shuffle=round((projected / vision.width) ** 0.5),
+        shuffle=shuffle,
         every=_every(folder),
-        shortest=float(c.get("min_period", 4e-3)),
-        longest=float(c.get("max_period", 4.0)),
-        eps=float(text.get("rms_norm_eps", 1e-5)),
+        shortest=folder.real("min_period", 4e-3),
+        longest=folder.real("max_period", 4.0),
+        eps=finite(path, "rms_norm_eps", text.get("rms_norm_eps", 1e-5), positive=True),
         vision=vision,
     )
 
 
 def _vision(folder: Folder, vlm: dict[str, Any]) -> siglip.Config:
-    known = int(vlm.get("num_attention_heads") or 0)
-    found = siglip_folder.sizes(folder, VLM + "model.vision_model.", known or None, HEAD)
+    known = vlm.get("num_attention_heads")
+    heads = None if known is None else folder.whole("num_attention_heads", known)
+    found = siglip_folder.sizes(folder, VLM + "model.vision_model.", heads, HEAD)
     # LeRobot keeps the vision tower in bfloat16 where it took SmolVLM's own weights, and there the slip
     # of float32 does not happen.
     slips = not folder.config.get("load_vlm_weights", False)
-    eps = float(vlm.get("layer_norm_eps", 1e-6))
+    eps = finite(folder.path, "layer_norm_eps", vlm.get("layer_norm_eps", 1e-6), positive=True)
     return replace(found, eps=eps, shifted=bool(folder.extra.get("shifted", slips)))
 
 
 def _every(folder: Folder) -> int:
     if "cross" not in str(folder.config.get("attention_mode", "cross_attn")):
         return 1
-    return max(0, folder.number("self_attn_every_n_layers", 2))
+    return max(0, folder.number("self_attn_every_n_layers", 2, least=-1))
 
 
 def _vlm(folder: Folder) -> dict[str, Any]:

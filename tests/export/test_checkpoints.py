@@ -17,7 +17,7 @@ import vla.__main__ as frontdoor
 from export import observations, quantise
 from runtime import bundle
 from runtime.engine import OnnxPolicy
-from tests.vla import folders
+from tests.vla import folders, test_openpi_folder
 from vla import checkpoint, flow
 from vla.contract import Observation, Prefix, Request
 
@@ -155,3 +155,26 @@ def test_fewer_bits_are_counted_and_compared(export: Export, kind: str, precisio
     kept = policy["precision"]["graphs"]["step"]["kept"]
     assert any("self_attn" in name or name.rpartition(".")[2].isdigit() for name in kept)  # attention
     assert not any("mlp" in name and "time" not in name for name in kept)
+
+
+def test_a_folder_of_openpi_becomes_a_bundle_as_it_is_served(tmp_path: Path) -> None:
+    """Words tidied, pictures shrunk as PIL does it, in the graph; a camera that is not there."""
+    folder = tmp_path / "folder"
+    test_openpi_folder.write(folder, "pi0")
+    test_openpi_folder.tell(folder, steps=2, cameras={"right_wrist_0_rgb": None})
+    args = ["export", str(folder), str(tmp_path / "bundle"), "--samples", "2"]
+    assert frontdoor.main([*args, "--steps", "2", "--frames", "48x64", "--no-dynamic-batch"]) == 0
+    ours, served = OnnxPolicy(bundle.load(tmp_path / "bundle")), checkpoint.open_folder(str(folder))
+    seen = test_openpi_folder.seen(words=" pick_it\nup ", size=(48, 64))
+    wanted = served.infer(seen).actions
+    np.testing.assert_allclose(ours.infer(seen).actions, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_actions_relative_to_the_state_are_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_openpi_folder.write(tmp_path / "folder", "pi0")
+    test_openpi_folder.tell(tmp_path / "folder", relative=[True] * 6)
+    assert frontdoor.main(["export", str(tmp_path / "folder"), str(tmp_path / "bundle")]) == 1
+    assert "actions relative to the state cannot be exported" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()

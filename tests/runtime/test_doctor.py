@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from runtime import doctor
+from runtime import doctor, doctor_engines
 from runtime.doctor import Row
 
 
@@ -30,6 +33,31 @@ def test_the_embedded_graph_is_run_by_the_cpu() -> None:
     pytest.importorskip("onnxruntime")
     (cpu,) = [row for row in doctor.onnx_runtime() if row.name.endswith("CPU")]
     assert (cpu.status, cpu.detail) == ("ok", "ran a graph")
+
+
+@pytest.mark.parametrize(
+    ("check", "module"),
+    [(doctor.openvino, "openvino"), (doctor.tensorrt, "tensorrt"), (doctor.tensorrt_rtx, "tensorrt_rtx")],
+)
+def test_engines_run_a_graph_or_say_why_not(check: Callable[[], list[Row]], module: str) -> None:
+    pytest.importorskip(module)
+    (row,) = check()
+    assert row.status in ("ok", "warn")
+    assert re.search(r"ran a graph|built an engine and ran it|builds an engine; no NVIDIA GPU", row.detail)
+
+
+def test_the_shipped_bundle_is_run_by_what_is_installed() -> None:
+    rows = {row.name: row for row in doctor.chunks()}
+    assert rows["engine onnx"].status == "ok"
+    assert "ms for a chunk" in rows["engine onnx"].detail
+    if importlib.util.find_spec("openvino"):
+        assert rows["engine openvino"].status == "ok"
+
+
+def test_the_board_is_what_its_files_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("board", "NVIDIA Jetson AGX Orin", False), ("power mode", "0, 15W", True)]
+    monkeypatch.setattr(doctor_engines, "read_board", lambda: rows)
+    assert doctor.board() == [Row("board", "ok", rows[0][1]), Row("power mode", "warn", rows[1][1])]
 
 
 def test_a_provider_that_falls_back_to_the_cpu_is_told() -> None:

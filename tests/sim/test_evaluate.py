@@ -10,18 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import vla.__main__ as frontdoor
-from sim import evaluate
+from runtime import latency
+from runtime.bundle import load
+from runtime.engine import OnnxPolicy
+from runtime.latency import Constant, Draws, Lognormal
+from sim import evaluate, play, score
 from sim.statistics import wilson
 from sim.tabletop.suite import SUITE, Scenario
 from tests import fakes
-from vla.contract import TaktError
 
-LAW = settings(deadline=None, max_examples=60, derandomize=True)
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,9 +42,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(SUITE, "scenarios", shorter, raising=False)
     yield
-    if evaluate._worker is not None:
-        evaluate._worker.robot.world.close()
-        evaluate._worker = None
+    if play._worker is not None:
+        play._worker.robot.world.close()
+        play._worker = None
 
 
 def report(policy: Path, out: Path, *flags: str) -> dict[str, Any]:
@@ -70,7 +71,8 @@ def test_the_report_has_its_keys_and_counts_add_up(
         "latency_ms",
         "jerk",
     } <= set(out)
-    assert (out["suite"], out["policy"], out["latency"]) == ("tabletop", "fake", "0ms")
+    assert (out["suite"], out["policy"]) == ("tabletop", "fake")
+    assert (out["latency"]["given"], out["latency"]["kind"], out["latency"]["ms"]) == ("0ms", "constant", 0)
     assert len(out["episodes"]) == 3
     for episode, seed in zip(out["episodes"], range(40, 43), strict=True):
         assert set(episode) == {
@@ -82,6 +84,10 @@ def test_the_report_has_its_keys_and_counts_add_up(
             "steps",
             "sim_seconds",
             "held",
+            "dry",
+            "skipped",
+            "asked",
+            "late",
         }
         assert episode["seed"] == seed
         assert episode["sim_seconds"] == pytest.approx(episode["steps"] / 30, abs=1e-3)
@@ -143,12 +149,12 @@ def test_a_score_counts_by_task_and_by_group() -> None:
         ("lift X", "x", 1),
     ]
     episodes = [{"task": t, "group": g, "success": bool(s)} for t, g, s in rows]
-    table = evaluate.by_task(episodes[:3])
+    table = score.by_task(episodes[:3])
     assert list(table) == ["lift X", "put X in Y"]
     assert [(row["k"], row["n"]) for row in table.values()] == [(1, 1), (1, 2)]
-    assert not evaluate.both(episodes, "")
-    assert not evaluate.both(episodes, "roles")
-    assert evaluate.both(episodes, "x")
+    assert not score.both(episodes, "")
+    assert not score.both(episodes, "roles")
+    assert score.both(episodes, "x")
 
 
 @pytest.mark.parametrize(("settle", "seconds", "ticks"), [(0.3, 1.0, 10), (0.6, 1.0, 19), (2.0, 0.5, 16)])
@@ -156,11 +162,11 @@ def test_each_scenario_says_how_long_it_lasts_and_success_must(
     policy: Path, settle: float, seconds: float, ticks: int
 ) -> None:
     """Where nothing is to be done, an arm that rests is right from the first tick on."""
-    evaluate.start(evaluate.Options("tabletop", str(policy), "seen", True, 5.0, "naive", 30.0))
-    worker = evaluate._Worker(evaluate._options)  # type: ignore[arg-type]
+    worker = play._Worker(play.Options("tabletop", str(policy), "seen", True, Constant(5.0), "naive", 30.0))
     *_, absent = SUITE.scenarios(3, "seen", True)
     scenario = replace(absent, settle=settle, seconds=seconds)
-    row, joints = evaluate.obey(worker, scenario, {name: [] for name in evaluate.STAGES})
+    late = Draws(Constant(5.0), 3)
+    row, joints = play.obey(worker, scenario, {name: [] for name in play.STAGES}, late)
     worker.robot.world.close()
     assert row["success"] is (settle < seconds)
     assert abs(row["steps"] - ticks) <= 1
@@ -168,8 +174,9 @@ def test_each_scenario_says_how_long_it_lasts_and_success_must(
 
 
 @pytest.mark.usefixtures("short")
-def test_an_evaluation_repeats_whatever_ran_before(policy: Path, tmp_path: Path) -> None:
-    flags = ("--episodes", "1", "--latency", "100ms", "--split", "phrasings")
+@pytest.mark.parametrize("late", ["100ms", "lognormal:80ms,0.5"])
+def test_an_evaluation_repeats_whatever_ran_before(late: str, policy: Path, tmp_path: Path) -> None:
+    flags = ("--episodes", "1", "--latency", late, "--split", "phrasings")
     first = report(policy, tmp_path / "a.json", *flags, "--seed", "3")
     both = report(policy, tmp_path / "b.json", "--episodes", "2", *flags[2:], "--seed", "2")
     assert both["episodes"][1] == first["episodes"][0]
@@ -187,12 +194,94 @@ def test_latency_is_felt(policy: Path, tmp_path: Path) -> None:
     assert jerks["100ms"] == jerks["0.1s"] != jerks["0ms"]
 
 
+def written(path: Path, milliseconds: float) -> Path:
+    """A profile of a board on which every chunk takes as long."""
+    parts = (np.full(6, share * milliseconds / 1e3) for share in (0.1, 0.5))
+    step = np.full((6, 4), 0.1 * milliseconds / 1e3)
+    path.write_text(json.dumps(latency.to_json(*parts, step, {"machine": {"processor": "a board"}})))
+    return path
+
+
+@pytest.mark.usefixtures("short")
+def test_latencies_that_are_the_same_give_the_same_episodes(policy: Path, tmp_path: Path) -> None:
+    """None in every form is what is done without the option; a constant profile is a constant latency."""
+
+    def played(*flags: str) -> tuple[list[dict[str, Any]], float]:
+        out = report(policy, tmp_path / "out.json", "--episodes", "2", *flags)
+        return out["episodes"], out["jerk"]
+
+    none = played()
+    for late in ("0ms", "lognormal:0ms,0.5", str(written(tmp_path / "none.json", 0.0))):
+        assert played("--latency", late) == none
+    constant = played("--latency", "100ms")
+    assert constant != none
+    for late in ("lognormal:100ms,0", str(written(tmp_path / "board.json", 100.0))):
+        assert played("--latency", late) == constant
+
+
+@pytest.mark.usefixtures("short")
+def test_the_report_says_what_was_simulated_and_what_it_did(policy: Path, tmp_path: Path) -> None:
+    board = written(tmp_path / "board.json", 200.0)
+    out = report(policy, tmp_path / "out.json", "--episodes", "2", "--latency", str(board))
+    said, episodes = out["latency"], out["episodes"]
+    assert (said["given"], said["kind"], said["steps"]) == (str(board), "profile", 4)
+    assert said["machine"] == {"processor": "a board"}
+    assert said["drawn_ms"]["p50"] == said["drawn_ms"]["max"] == pytest.approx(200.0)
+    # 0.2 s are six ticks: the arm holds until its first answer is there, and then has rows to play.
+    assert [(e["held"], e["dry"], e["skipped"]) for e in episodes] == [(6, 0, 0)] * 2
+    ticks = sum(e["steps"] for e in episodes)
+    assert said["ticks"] == {"all": ticks, "held": 12, "dry": 0, "skipped": 0}
+    assert said["answers"] == {"asked": sum(e["asked"] for e in episodes), "late": 0}
+
+
+def test_a_plan_that_runs_out_is_counted_dry(policy: Path) -> None:
+    worker = play._Worker(play.Options("tabletop", str(policy), "seen", False, Constant(0.45), "naive", 30.0))
+    (scenario,) = SUITE.scenarios(3, "seen", False)
+    row, _ = play.obey(
+        worker, replace(scenario, seconds=2.0), {n: [] for n in play.STAGES}, Draws(Constant(0.45), 3)
+    )
+    worker.robot.world.close()
+    # Asked at 0 s, there at 14 ticks; asked again then, there 14 ticks later, but its rows end after 22.
+    assert row["held"] - row["dry"] == 14
+    assert row["dry"] > 0
+
+
+class Moody:
+    """A stopwatch that reads anything, as on a busy machine."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng, self.now = np.random.default_rng(seed), 0.0
+
+    def __call__(self) -> float:
+        self.now += float(self.rng.exponential(0.03))
+        return self.now
+
+
+def test_episodes_do_not_depend_on_how_fast_the_machine_is(tmp_path: Path) -> None:
+    """A policy that continues rows is told how many: by the simulated latency, not by this machine's."""
+    spec = replace(fakes.arm_spec(40, 0.02), joining="prefix", committed=40)
+    folder = fakes.write_bundle(tmp_path / "bundle", spec, noise=0.2)
+    (scenario,) = SUITE.scenarios(3, "seen", False)
+    played = []
+    for seed in range(3):
+        late = Lognormal(0.3, 0.3)
+        worker = play._Worker(play.Options("tabletop", str(folder), "seen", False, late, "rtc", 30.0))
+        worker.policy = OnnxPolicy(load(folder), clock=Moody(seed))
+        stages: dict[str, list[float]] = {name: [] for name in play.STAGES}
+        row, joints = play.obey(worker, replace(scenario, seconds=6.0), stages, Draws(late, 3))
+        worker.robot.world.close()
+        assert min(stages["steps"]) > 0  # which the report tells, for it is what the machine did
+        played.append((row, joints.tolist()))
+    assert played[0] == played[1] == played[2]
+    assert played[0][0]["asked"] > 5
+
+
 def test_two_workers_give_the_list_of_one(policy: Path, tmp_path: Path) -> None:
     """In processes of their own, as users run it, so that both play episodes of full length."""
     results = []
     for workers in (1, 2):
         out = tmp_path / f"{workers}.json"
-        flags = ["--policy", str(policy), "--episodes", "2", "--seed", "7", "--latency", "50ms"]
+        flags = ["--policy", str(policy), "--episodes", "2", "--seed", "7", "--latency", "lognormal:60ms,0.4"]
         command = [sys.executable, "-m", "vla", "eval", *flags, "--workers", str(workers), "--json", str(out)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -227,36 +316,10 @@ class _Scenario:
     ],
 )
 def test_success_must_last(answers: list[bool], ends: float, reached: bool) -> None:
-    goal = evaluate.Goal(_Scenario(answers), None, settle=0.3, begun=0.0, end=1.0)
+    goal = play.Goal(_Scenario(answers), None, settle=0.3, begun=0.0, end=1.0)
     now = next(tick / 10 for tick in range(12) if goal(tick / 10))
     assert now == pytest.approx(ends)
     assert goal.reached is reached
-
-
-# -- durations
-
-
-@LAW
-@given(st.floats(0, 1e6))
-def test_a_duration_reads_back(seconds: float) -> None:
-    assert evaluate.duration(f"{seconds!r}s") == seconds
-    assert evaluate.duration(f"{seconds!r}ms") == pytest.approx(seconds / 1000)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("120ms", 0.12), ("0.12s", 0.12), ("0ms", 0.0), ("1e2ms", 0.1)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert evaluate.duration(text) == pytest.approx(seconds)
-
-
-BAD = ["", "120", "ms", "s", "abc", "-1ms", "nanms", "infs", "12m", "1,5s", "profile.json"]
-
-
-@pytest.mark.parametrize("text", BAD)
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(TaktError, match="120ms"):
-        evaluate.duration(text)
 
 
 # -- what is refused
@@ -268,6 +331,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         (["--suite", "tablettop"], "tabletop"),
         (["--split", "unseen"], "phrasings"),
         (["--latency", "soon"], "120ms"),
+        (["--latency", "lognormal:80ms"], "sigma"),
+        (["--latency", "nowhere.json"], "nowhere.json"),
+        (["--latency", "11s"], "longer than an episode"),
         (["--episodes", "0"], "--episodes"),
         (["--workers", "0"], "--workers"),
         (["--seed", "-1"], "--seed"),

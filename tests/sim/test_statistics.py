@@ -117,6 +117,12 @@ def test_a_thing_compared_with_itself_differs_by_nothing() -> None:
     assert mcnemar(same, same) == 1
 
 
+def test_mcnemar_of_many_trials_does_not_overflow() -> None:
+    many = 3000
+    assert mcnemar([True] * many + [False] * many, [False] * many + [True] * many) == 1.0
+    assert mcnemar([True] * many, [False] * many) < 1e-300
+
+
 def test_unequal_trials_are_refused() -> None:
     for one, two in (([True], []), ([], [])):
         with pytest.raises(ValueError):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from runtime import so101
 from runtime.policies import open_policy
 from tests.vla import folders
-from vla import checkpoint, flow, folder, normalise
+from vla import checkpoint, flow, folder, folder_spec, normalise
 from vla.contract import Observation, Policy, Prefix, TaktError
 
 KINDS = pytest.mark.parametrize("kind", folders.KINDS)
@@ -324,7 +324,7 @@ def test_another_models_tokenizer_is_told_from_the_right_one(tmp_path: Path) -> 
 
 
 def test_a_vector_of_six_is_our_arms_joints() -> None:
-    assert tuple(so101.JOINTS) == checkpoint.SO101
+    assert tuple(so101.JOINTS) == folder_spec.SO101
 
 
 def test_degrees_are_not_taken_for_rad_where_only_mean_and_std_are_known(tmp_path: Path) -> None:

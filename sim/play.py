@@ -1,0 +1,202 @@
+"""Episodes of an evaluation: one world and one policy a process, kept between them.
+
+Each is a function of its seed: the policy's noise starts from it, inference runs on one thread and never
+batched, and the clock is simulated. So any process, alone or beside others, plays the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+
+from runtime import engines, loop
+from runtime.budget import Budget
+from runtime.clock import SimulatedClock, Ticker
+from runtime.guard import Guard
+from runtime.latency import Draws, Latency
+from runtime.planner import InlineLink, Planner
+from runtime.policies import open_policy
+from runtime.spawn import follow
+from runtime.watchdogs import Watch
+from sim.statistics import jerk
+from vla.contract import Observation, Prefix, TaktError, check_match
+
+STAGES = ("words", "preprocess", "prefix", "steps")
+COUNTS = ("steps", "held", "dry", "skipped", "asked", "late")
+
+
+def make_suite(name: str) -> Any:
+    """The suite an installed package offers under this name (entry points `takt.suites`).
+
+    Raises:
+        TaktError: no such name; the line lists the valid ones.
+    """
+    found = {entry.name: entry for entry in entry_points(group="takt.suites")}
+    if name not in found:
+        raise TaktError(f"no suite {name!r}; valid: {', '.join(sorted(found)) or 'none is installed'}")
+    return found[name].load()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every episode of a run has in common."""
+
+    suite: str
+    policy: str
+    split: str
+    swap: bool
+    latency: Latency
+    join: str | None
+    rate: float
+    engine: str = engines.DEFAULT
+
+    @property
+    def period(self) -> float:
+        return 1.0 / self.rate
+
+
+class _Worker:
+    def __init__(self, options: Options) -> None:
+        self.options, self.suite = options, make_suite(options.suite)
+        self.robot = self.suite.robot(SimulatedClock())
+        self.policy = open_policy(options.policy, threads=1, engine=options.engine)
+        check_match(self.policy.spec, self.robot.spec)
+
+
+_options: Options | None = None
+_worker: _Worker | None = None
+
+
+def start(options: Options, parent: int | None = None) -> None:
+    """A worker process begins, to end with `parent`. It is built at its first seed, where an error
+    reaches the user.
+    """
+    global _options, _worker
+    if parent is not None:
+        follow(parent)
+    _options, _worker = options, None
+
+
+def play(seed: int) -> dict[str, Any]:
+    """All episodes of one seed: their outcomes, the stages' seconds, the latencies drawn and the jerk."""
+    global _worker
+    assert _options is not None
+    _worker = _worker or _Worker(_options)
+    stages: dict[str, list[float]] = {name: [] for name in STAGES}
+    episodes, jerks, latencies = [], [], []
+    for i, scenario in enumerate(_worker.suite.scenarios(seed, _options.split, _options.swap)):
+        late = Draws(_options.latency, seed, i)
+        try:
+            _worker = _worker or _Worker(_options)
+            episode, joints = obey(_worker, scenario, stages, late)
+        except TaktError:
+            raise  # something was asked wrongly, which every episode would meet
+        except Exception as error:
+            episodes.append(failed(scenario, f"{type(error).__name__}: {error}"))
+            _worker = None  # its world may be in any state
+            continue
+        episodes.append(episode)
+        jerks.append(jerk(joints, _options.period))
+        latencies += late.seconds
+    return {"episodes": episodes, "jerk": jerks, "stages": stages, "latencies": latencies}
+
+
+def failed(scenario: Any, error: str) -> dict[str, Any]:
+    """The row of an episode that broke."""
+    row: dict[str, Any] = dict.fromkeys(COUNTS, 0)
+    named = {name: getattr(scenario, name) for name in ("task", "group", "instruction", "seed")}
+    return {**named, "success": False, **row, "sim_seconds": 0.0, "error": " ".join(error.split())[:300]}
+
+
+def obey(
+    w: _Worker, scenario: Any, stages: dict[str, list[float]], late: Draws
+) -> tuple[dict[str, Any], np.ndarray]:
+    """One episode; its row of the report and the measured joints at every tick, shape (T, A)."""
+    # Time begins anew: how its sums are rounded must not depend on what was played before.
+    w.robot.clock = clock = SimulatedClock()
+    scenario.lay(w.robot)
+    w.policy.reset(scenario.seed)
+    begun = clock.now()
+    period = w.options.period
+    link = _Listening(InlineLink(w.policy, late, clock), stages)
+    planner = Planner(w.policy.spec, link, join=w.options.join, period=period)
+    goal = Goal(scenario, w.robot.world, scenario.settle, begun, begun + scenario.seconds)
+    joints: list[np.ndarray] = []
+    dry = 0
+
+    def watch(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
+        nonlocal dry
+        joints.append(seen.state)
+        dry += target is None and planner.chunk is not None
+
+    result = loop.run(
+        w.robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,
+        Guard(w.robot.spec, Watch(patience=scenario.seconds)), goal, on_tick=watch,
+    )  # fmt: skip
+    row = {
+        "task": scenario.task,
+        "group": scenario.group,
+        "instruction": scenario.instruction,
+        "seed": scenario.seed,
+        "success": goal.reached,
+        "steps": result.ticks,
+        "sim_seconds": round(result.ticks * period, 4),
+        "held": result.held,
+        "dry": dry,
+        "skipped": result.skipped,
+        "asked": result.asked,
+        "late": result.late,
+    }
+    return row, np.array(joints)
+
+
+class Goal:
+    """An `until`: success that has lasted, or the time is up.
+
+    Attributes:
+        reached: whether success has lasted `settle` s.
+        took: from the beginning to that success, s.
+    """
+
+    def __init__(self, scenario: Any, world: Any, settle: float, begun: float, end: float) -> None:
+        self.scenario, self.world, self.settle, self.begun, self.end = scenario, world, settle, begun, end
+        self.took = float("inf")
+        self.since: float | None = None
+        self.reached = False
+
+    def __call__(self, now: float) -> bool:
+        if not self.scenario.successful(self.world):
+            self.since = None
+        elif self.since is None:
+            self.since, self.took = now, now - self.begun
+        self.reached = self.since is not None and now - self.since >= self.settle - 1e-9
+        return self.reached or now >= self.end
+
+
+class _Listening:
+    """A link that notes how long the stages of each answer took, and hands it on without those times.
+
+    They are this machine's, and time is simulated: a planner that counted them would decide otherwise
+    on a busy one.
+    """
+
+    def __init__(self, link: InlineLink, stages: dict[str, list[float]]) -> None:
+        self._link, self._stages = link, stages
+
+    lost, link_up = 0, True
+
+    def submit(
+        self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
+    ) -> bool:
+        return self._link.submit(observation, prefix, deadline)
+
+    def poll(self) -> list[Any]:
+        chunks = self._link.poll()
+        for chunk in chunks:
+            for name in STAGES:
+                if name in chunk.stages:
+                    self._stages[name].append(chunk.stages[name])
+        return [replace(chunk, stages={}, step_seconds=(), origin=None) for chunk in chunks]
