@@ -16,7 +16,7 @@ from sim.tabletop import expert, tasks
 from sim.tabletop.world import CAMERAS, World
 
 Columns = dict[str, np.ndarray]
-AT_ONCE = 0.4  # share of tables that are looked at before the arm has moved
+AT_ONCE = 0.9  # share of tables that are looked at before the arm has moved, where nano may hold still
 DRIVEN = (1, 220)  # ticks of something else that the others have seen
 # Share of instructions that name what is not there. An arm at work was mostly sent by one who can see.
 ABSENT_AT_ONCE, ABSENT_LATER = 0.5, 0.25

@@ -126,12 +126,12 @@ class TorchPolicy(TorchSampler):
         return actions[0].numpy(), seconds
 
     def _step(self, memory: Any, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, weights: Tensor) -> Any:
-        rest = (*memory, x, t, dt, kept, weights)
+        cond, state, still = memory
         if self.joining == "guided":
-            return self._model.step_guided(*rest, self._beta)
+            return self._model.step_guided(cond, state, still, x, t, dt, kept, weights, self._beta)
         if self.joining == "jacobian":
-            return step_jacobian(self._model, *rest, self._beta)
-        return self._model.step(*rest)
+            return step_jacobian(self._model, cond, state, still, x, t, dt, kept, weights, self._beta)
+        return self._model.step(cond, state, still, x, t, dt, kept, weights)
 
 
 def sampled(

@@ -11,7 +11,7 @@ import json as jsonlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ import torch
 import tyro
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla import nano, nano_losses
 from vla.contract import TaktError
@@ -191,7 +191,9 @@ class Trainer:
         # With the rest left as it is, what a part is given for a frame is always the same.
         self.cond = features(model, frames) if options.only == "head" else None
         self.asked = asked(model, frames, options.draws, options.seed) if options.only == "possible" else None
-        parts = {"head": model.head, "possible": model.possible.parameters, "all": model.parameters}
+        parts: dict[str, Callable[[], Iterable[nn.Parameter]]] = {
+            "head": model.head, "possible": model.possible.parameters, "all": model.parameters
+        }  # fmt: skip
         trained = list(parts[options.only]())
         model.requires_grad_(False)
         for parameter in trained:
@@ -200,8 +202,10 @@ class Trainer:
         self.step = 0
         self.log: list[dict[str, float]] = []
         self.p = frames.weight / frames.weight.sum()
-        losses = {"head": nano_losses.flow_loss, "possible": nano_losses.possible}
-        loss: Callable[..., Any] = losses.get(options.only, nano_losses.loss)
+        losses: dict[str, Callable[..., Any]] = {
+            "head": nano_losses.flow_loss, "possible": nano_losses.possible, "all": nano_losses.loss
+        }  # fmt: skip
+        loss = losses[options.only]
         self.loss = torch.compile(loss) if options.compile else loss
 
     def run(self) -> list[dict[str, float]]:

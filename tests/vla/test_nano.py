@@ -228,12 +228,15 @@ def test_missing_is_what_is_named_and_not_there(seed: int) -> None:
         assert row == [float(n and not p) for n, p in zip(named, there, strict=True)]
 
 
+ANYWHERE = (float("inf"),) * len(CONFIG.home_within)
+
+
 def doubting(model: nano.Nano, certain: bool) -> nano.Nano:
     """The model, sure that all that is named is there, or that some of it is not."""
     with torch.no_grad():
         for head in model.possible.heads:
             head[-1].bias.fill_(-60.0)  # type: ignore[index, union-attr]
-        model.config = replace(model.config, clear_above=0.0)
+        model.config = replace(model.config, clear_above=0.0, home_within=ANYWHERE)
         if not certain:
             model.possible.heads[1][-1].bias.fill_(60.0)  # type: ignore[index, union-attr]
     return model
@@ -272,9 +275,23 @@ def test_it_holds_where_it_is_likely_enough_that_something_clear_is_missing() ->
     assert ((clear > 0) & (clear <= 1)).all()
     for above in (0.0, float(clear.median()), 1.0):
         for below in (0.0, float(1 - missing.median()), 1.0):
-            model.config = replace(CONFIG, hold_below=below, clear_above=above)
+            model.config = replace(CONFIG, hold_below=below, clear_above=above, home_within=ANYWHERE)
             held = ((1 - missing < below) & (clear > above)).any(1)
             assert (model.prefix(*inputs)[2][:, 0] > 0).tolist() == held.tolist()
+
+
+@LAW
+@given(seeds)
+def test_it_holds_only_where_the_arm_has_not_begun(seed: int) -> None:
+    model, b = doubting(made(seed), certain=False), batch(8, seed)
+    model.config = replace(model.config, home_within=CONFIG.home_within)
+    within = torch.tensor(CONFIG.home_within)
+    state = b["state"] * 0
+    state[:, : len(within)] = torch.tensor(CONFIG.home) + within * b["state"][:, : len(within)] * 2
+    state[:, len(within) :] = b["state"][:, len(within) :] * 100  # where the gripper is says nothing
+    rests = [bool((row[: len(within)].abs() * 2 < 1).all()) for row in b["state"]]
+    still = model.prefix(b["frames"], state, b["tokens"], b["mask"])[2]
+    assert still[:, 0].tolist() == [float(r) for r in rests]
 
 
 def test_what_is_absent_is_not_taught() -> None:
