@@ -26,13 +26,10 @@ WEIGHTS = {
     "flow": 1.0, "pixels": 0.5, "where": 0.1, "sure": 0.1, "positions": 0.2, "meaning": 0.1, "done": 0.1,
     "possible": 0.1, "critic": 0.1,
 }  # fmt: skip
-PRIVILEGED = (
-    "pixels",
-    "where",
-    "sure",
-    "positions",
-    "possible",
-)  # of the frames; only a simulator knows them
+# Of the frames; only a simulator knows them.
+PRIVILEGED = ("pixels", "where", "sure", "positions", "possible")
+
+HIDDEN = 0.2  # share of what tells the possible that training leaves out
 
 
 def loss(
@@ -130,8 +127,11 @@ def seen(model: nano.Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[s
 
 
 def possible(model: nano.Nano, asked: Tensor, truth: Tensor) -> Tensor:
-    """What is missing (B, 3) against the truth, from what `nano.Nano.see` calls asked."""
-    return F.binary_cross_entropy_with_logits(model.possible(asked), truth)
+    """What is missing (B, 3) against the truth, from what `nano.Nano.see` calls asked.
+
+    A share of it is left out, so that no table is learned by heart.
+    """
+    return F.binary_cross_entropy_with_logits(model.possible(F.dropout(asked, HIDDEN)), truth)
 
 
 def meaning(model: nano.Nano, words: Tensor, truth: Tensor) -> Tensor:
