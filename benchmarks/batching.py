@@ -141,7 +141,8 @@ def feeds(c: nano.Config, name: str, rows: int) -> Arrays:
     chunk = (rows, c.rows, c.actions)
     scalars = {"t": np.array([0.25], np.float32), "dt": np.array([0.25], np.float32)}
     rest = {"x": normal(*chunk), "kept": normal(*chunk), "kept_mask": np.zeros(chunk[:2], np.float32)}
-    return scalars | rest | {"memory_cond": normal(rows, c.cond), "memory_state": normal(rows, c.state)}
+    memory = {"memory_cond": normal(rows, c.cond), "memory_state": normal(rows, c.state)}
+    return scalars | rest | memory | {"memory_still": np.zeros((rows, 1), np.float32)}
 
 
 def show(report: dict[str, Any]) -> None:

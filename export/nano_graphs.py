@@ -44,9 +44,9 @@ class _Prefix(nn.Module):
         self.model = model
 
     def forward(self, front: Tensor, wrist: Tensor, state: Tensor, tokens: Tensor, mask: Tensor) -> Any:
-        cond, joints = self.model.prefix([front, wrist], state, tokens, mask)
+        cond, joints, still = self.model.prefix([front, wrist], state, tokens, mask)
         # An output must not be an input itself.
-        return cond, joints + 0.0, self.model.finished(cond)
+        return cond, joints + 0.0, still, self.model.finished(cond)
 
 
 class _Critic(nn.Module):
@@ -66,11 +66,19 @@ class _Step(nn.Module):
         self.model, self.beta = model, beta
 
     def forward(
-        self, cond: Tensor, state: Tensor, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, kept_mask: Tensor
+        self,
+        cond: Tensor,
+        state: Tensor,
+        still: Tensor,
+        x: Tensor,
+        t: Tensor,
+        dt: Tensor,
+        kept: Tensor,
+        kept_mask: Tensor,
     ) -> Any:
         if self.beta is None:
-            return self.model.step(cond, state, x, t, dt, kept, kept_mask)
-        return self.model.step_guided(cond, state, x, t, dt, kept, kept_mask, self.beta)
+            return self.model.step(cond, state, still, x, t, dt, kept, kept_mask)
+        return self.model.step_guided(cond, state, still, x, t, dt, kept, kept_mask, self.beta)
 
 
 def prefix(model: nano.Nano, length: int = train_data.TOKENS) -> Part:
@@ -88,7 +96,7 @@ def prefix(model: nano.Nano, length: int = train_data.TOKENS) -> Part:
             "mask": (torch.arange(length)[None] < used).long(),
         }
 
-    return Part("prefix", _Prefix(model), inputs, ("memory_cond", "memory_state", "done"))
+    return Part("prefix", _Prefix(model), inputs, ("memory_cond", "memory_state", "memory_still", "done"))
 
 
 def step(model: nano.Nano, beta: float | None = None) -> Part:
@@ -102,6 +110,7 @@ def step(model: nano.Nano, beta: float | None = None) -> Part:
         return {
             "memory_cond": torch.randn(batch, c.cond, generator=g),
             "memory_state": torch.randn(batch, c.state, generator=g),
+            "memory_still": torch.zeros(batch, 1),
             "x": torch.randn(chunk, generator=g),
             "t": torch.tensor([0.25]),
             "dt": torch.tensor([0.25]),

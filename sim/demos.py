@@ -19,7 +19,7 @@ from runtime import so101
 from runtime.bundle import load
 from runtime.child import follow
 from runtime.engine import OnnxPolicy
-from sim import robot, rollouts
+from sim import looks, robot, rollouts
 from sim.expert import spec as expert_spec
 from sim.foreign import demos as foreign
 from sim.outcome import seeds as asked_seeds
@@ -89,6 +89,8 @@ class Command:
     """Strength of the disturbances; 0 for none."""
     latency: int = 0
     """With --relabel: the policy's answers come up to this many rows late, 0.1 s each; labels commit rows."""
+    looks: int = 0
+    """Instead of episodes, so many instructions at one picture a table (`takt train --only possible`)."""
     workers: int = 2
     """Processes."""
     json: Path | None = None
@@ -105,6 +107,8 @@ class Command:
             raise TaktError("--noise is from 0 to 10, --share from 0 to 1")
         if not 0 <= self.latency < rollouts.MOST_COMMITTED:
             raise TaktError(f"--latency is from 0 to {rollouts.MOST_COMMITTED - 1} rows")
+        if self.looks < 0 or (self.looks and self.relabel):
+            raise TaktError("--looks is at least 1, and nothing drives in them: leave out --relabel")
         if self.suite != "tabletop":
             self._check_suite()
         if self.relabel and self.shard is None:
@@ -131,8 +135,8 @@ class Command:
         expert_spec(suite)
         if not hasattr(suite, "seeds"):
             raise TaktError(f"--suite: {self.suite} is no list of tasks")
-        if self.relabel or not 16 <= self.size <= 1024:
-            raise TaktError("--suite takes no --relabel, and a --size from 16 to 1024")
+        if self.relabel or self.looks or not 16 <= self.size <= 1024:
+            raise TaktError("--suite takes no --relabel and no --looks, and a --size from 16 to 1024")
         # One process a task at the most.
         self.workers = min(self.workers, len(asked_seeds(suite, self.seed, 1, self.tasks)))
 
@@ -153,13 +157,8 @@ class Command:
         self.out.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".demos-", dir=self.out.resolve().parent) as folder:
             parts = [Path(folder) / f"part{i}" for i in range(self.workers)]
-            flags = [f"--episodes={self.episodes}", f"--seed={self.seed}", f"--noise={self.noise}"]
-            flags += [
-                f"--share={self.share}",
-                f"--latency={self.latency}",
-                f"--workers={self.workers}",
-                f"--parent={os.getpid()}",
-            ]
+            same = ("episodes", "seed", "noise", "share", "latency", "looks", "workers")
+            flags = [*(f"--{name}={getattr(self, name)}" for name in same), f"--parent={os.getpid()}"]
             flags += [f"--relabel={self.relabel}"] if self.relabel else []
             flags += [f"--suite={self.suite}", f"--size={self.size}"]
             flags += [f"--tasks={self.tasks}"] if self.tasks else []
@@ -182,7 +181,8 @@ class Command:
         if policy is not None:
             check_match(policy.spec, robot.spec())
         world = World()
-        with Writer(out, fps=FPS, features=features(), robot_type="so101") as writer:
+        columns = {n: f for n, f in features().items() if not self.looks or n in looks.COLUMNS}
+        with Writer(out, fps=FPS, features=columns, robot_type="so101") as writer:
             for number in numbers:
                 if number >= self.episodes:
                     break
@@ -199,6 +199,9 @@ class Command:
         if rng.random() < ABSENT:
             task = tasks.absent(rng, layout, task) or task
         world.reset(layout, task)
+        if self.looks:
+            self._look(world, rng, seed, writer)
+            return
         if rng.random() < BROKEN_OFF:
             self._begin(world, rng)
         elif not self._ask(world, policy, rng, seed, 1, writer) or rng.random() < ONLY_ONE:
@@ -209,6 +212,13 @@ class Command:
                 second = tasks.absent(rng, layout, second) or second
             world.ask(second)
             self._ask(world, policy, rng, seed, 2, writer)
+
+    def _look(self, world: World, rng: np.random.Generator, seed: int, writer: Writer) -> None:
+        """Looks at one table, each with one wording; a success is one at what can be done."""
+        for asked, columns in enumerate(looks.looks(world, rng, self.looks, self.noise)):
+            assert world.task is not None
+            (words,) = instructions.phrases(world.task, np.random.default_rng([seed, asked]), 1)
+            writer.add_episode(words, columns, {"success": world.possible(), "seed": seed})
 
     def _begin(self, world: World, rng: np.random.Generator) -> None:
         """The first of two tasks, not recorded, up to any moment: "no, the blue one"."""

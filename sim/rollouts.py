@@ -192,9 +192,6 @@ def _in_hindsight(driven: list[np.ndarray], success: bool, took: int) -> dict[st
 
 def _record(arm: Arm, seen: Observation, committed: np.ndarray) -> dict[str, np.ndarray]:
     world, chunk = arm.world, label(arm, committed)
-    assert world.task is not None
-    named = [world.named(role) for role in ROLES]
-    pixels = [[np.zeros(3) if p is None else world.project(c, p) for p in named] for c in CAMERAS]
     return {
         "observation.state": seen.state,
         **{f"observation.images.{c}": seen.frames[c] for c in CAMERAS},
@@ -202,10 +199,21 @@ def _record(arm: Arm, seen: Observation, committed: np.ndarray) -> dict[str, np.
         "expert.chunk": chunk,
         "expert.committed": np.array([len(committed)], np.int64),
         "task.done": np.array([world.success()], np.float32),
+        **privileged(world),
+    }
+
+
+def privileged(world: World) -> dict[str, np.ndarray]:
+    """What the simulator alone knows: of the roles (ROLES) which are there, where they are and are seen
+    (`World.project`), and what the words mean.
+    """
+    assert world.task is not None
+    named = [world.named(role) for role in ROLES]
+    at = [np.zeros(3) if p is None else p for p in named[:2]]
+    pixels = [[np.zeros(3) if p is None else world.project(c, p) for p in named] for c in CAMERAS]
+    return {
         "privileged.present": np.array([p is not None for p in named], np.float32),
-        "privileged.positions": np.concatenate([np.zeros(3) if p is None else p for p in named[:2]]).astype(
-            np.float32
-        ),
+        "privileged.positions": np.concatenate(at).astype(np.float32),
         "privileged.pixels": np.array(pixels, np.float32).reshape(-1),
         "privileged.meaning": np.array(classes(world.task), np.int64),
     }

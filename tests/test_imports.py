@@ -64,6 +64,7 @@ MODELS = {
     "fold.py",
     "graphed.py",
     "minilm.py",
+    "possible.py",
     "policy.py",
     "checkpoint.py",
     "train.py",

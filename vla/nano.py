@@ -14,7 +14,8 @@ The head is a flow-matching denoiser over action chunks (Lipman et al. 2022, arX
 its clean-action form: it predicts the chunk a, and the velocity is (a - x) / (1 - tau).
 Committed rows can be given as a clean prefix (training-time real-time chunking, arXiv 2512.05964), or
 pull at the rows while they are denoised (real-time chunking, arXiv 2506.07339).
-Two small heads judge: whether the task is done, and whether a chunk would get it done (the critic).
+Small heads judge: whether the task is done, whether a chunk would get it done (the critic), and whether
+what is named is there (possible.py); where something is not, a chunk holds the arm still.
 """
 
 from __future__ import annotations
@@ -28,13 +29,18 @@ from torch import Tensor, nn
 
 from vla.contract import TaktError
 from vla.layers import pull
+from vla.possible import Possible, given, hold
 
-VERSION = 4  # of the architecture; a checkpoint of another one has other weights
+VERSION = 5  # of the architecture; a checkpoint of another one has other weights
 ROLES = ("thing", "place", "landmark")  # what is looked for in the frames
 QUERIES = (*ROLES, "verb")
 VERB = QUERIES.index("verb")
+# What was understood (B, cond), the joints that it is relative to (B, S), and 1 where the arm is held still,
+# since something that is named is not there (B, 1).
+Memory = tuple[Tensor, Tensor, Tensor]
 NEAR = 2  # tokens on each side that a token is bound with
 CELL = 4  # pixels a side of a cell of a map
+NAMED = ((1, 2), (3, 4), (7, 8))  # the meaning's rows that name each of ROLES: its colour, its kind
 # Which rows of the meaning (`Config.classes`) each query has to tell, by their places in it.
 TELLS = {"thing": (1, 2), "place": (3, 4), "landmark": (6, 7, 8), "verb": (0, 5, 6)}
 
@@ -43,7 +49,10 @@ TELLS = {"thing": (1, 2), "place": (3, 4), "landmark": (6, 7, 8), "verb": (0, 5,
 class Config:
     """Sizes. `pools` shrinks a camera's frames by whole factors: the wrist sees things from close by.
 
-    `committed` is no size: the most rows of a clean prefix that training has shown. `classes` has the number
+    `committed`, `hold_below` and `clear_above` are no sizes: the most rows of a clean prefix that training
+    has shown; how likely it must be that everything named is there for the arm to be moved; how surely a
+    thing's colour and kind must have been read for it to be called missing; where the first joints are, and
+    within what [rad], while the arm has not begun: what it has begun it ends. `classes` has the number
     of classes, "none" included, of what a sentence means: verb, thing's colour and kind, place's colour and
     kind, side, relation, landmark's colour and kind. `encoder` names what makes token states (minilm.py).
     """
@@ -66,6 +75,10 @@ class Config:
     hidden: int = 384
     blocks: int = 3
     committed: int = 8
+    hold_below: float = 0.02
+    clear_above: float = 0.99
+    home: tuple[float, ...] = (0.0, -0.55, 0.75, 0.95, 0.0)
+    home_within: tuple[float, ...] = (0.3, 0.15, 0.15, 0.15, 0.1)
     classes: tuple[int, ...] = (6, 7, 4, 7, 6, 3, 10, 7, 6)
     encoder: str = "minilm"
 
@@ -165,10 +178,14 @@ class Eye(nn.Module):
         return x.flatten(2)
 
     def forward(self, frames: Tensor, words: Tensor) -> dict[str, Tensor]:
-        """seen (B, F); matches (B, 3, cells) before the softmax; named keypoints (B, 3, 2);
-        sure (B, 3), logits. The three are ROLES.
+        """seen (B, F); matches (B, 3, cells) before the softmax; named keypoints (B, 3, 2); looked
+        (B, 3, channels), the map there; peak (B, 3), the most of a match at one cell; sure (B, 3), logits.
+        The three are ROLES.
         """
-        maps = self.maps(frames)
+        return self.find(self.maps(frames), words)
+
+    def find(self, maps: Tensor, words: Tensor) -> dict[str, Tensor]:
+        """What `forward` returns, from `maps` (B, channels, cells)."""
         query = torch.stack([match(words[:, i]) for i, match in enumerate(self.match)], 1)
         matches = query[..., :-1] @ maps * (maps.shape[1] ** -0.5) * 4
         # How sure the match is: the likeness of the best cell, against a learned threshold.
@@ -180,7 +197,8 @@ class Eye(nn.Module):
         gain, shift = self.film(words[:, VERB])[:, :, None].chunk(2, 1)
         free = self.points(F.relu(maps * (1 + gain) + shift)).softmax(-1) @ self.grid
         seen = torch.cat([named.flatten(1), torch.sigmoid(sure), looked.flatten(1), free.flatten(1)], 1)
-        return {"seen": seen, "matches": matches, "named": named, "sure": sure}
+        found = {"named": named, "looked": looked, "sure": sure, "peak": weights.amax(-1)}
+        return {"seen": seen, "matches": matches, **found}
 
     def where(self, landmark: Tensor, words: Tensor) -> Tensor:
         """What spatial words add to the thing's match, shape (B, cells).
@@ -241,12 +259,13 @@ class Nano(nn.Module):
             nn.Linear(seen + c.state + 6 + c.text, c.trunk), nn.ReLU(), Layer(c.trunk), Layer(c.trunk),
             nn.Linear(c.trunk, c.cond), nn.ReLU(),
         )  # fmt: skip
-        # Only losses use them: what each query has to know of the sentence's meaning.
+        # What each query has to know of the sentence's meaning: for losses, and for `clear`.
         self.tell = nn.ModuleDict(
             {query: nn.Linear(c.text, sum(c.classes[i] for i in rows)) for query, rows in TELLS.items()}
         )
         self.done = nn.Sequential(nn.Linear(c.cond, 64), nn.ReLU(), nn.Linear(64, 1))
         self.critic = Critic(c)
+        self.possible = Possible(len(ROLES), len(c.cameras), c.text, c.channels, c.state)
         self.inlet = nn.Linear(c.rows * c.actions + c.rows + c.cond, c.hidden)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.blocks))
         self.outlet = nn.Linear(c.hidden, c.rows * c.actions)
@@ -279,16 +298,45 @@ class Nano(nn.Module):
         """
         words = self.reader(tokens, mask)
         eyes = [eye(image, words) for eye, image in zip(self.each_eye(), frames, strict=True)]
-        seen = torch.cat([e["seen"] for e in eyes] + [(state - self.state_mean) / self.state_std], 1)
+        joints = self.joints(state)
+        seen = torch.cat([e["seen"] for e in eyes] + [joints], 1)
         positions = self.locate(seen)
         cond = self.trunk(torch.cat([seen, positions, words[:, VERB]], 1))
-        return {"cond": cond, "positions": positions, "eyes": eyes, "words": words}
+        asked = given(words, joints, eyes)
+        return {"cond": cond, "positions": positions, "eyes": eyes, "words": words, "asked": asked}
 
-    def prefix(
-        self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """memory: what was understood (B, cond), and the joints it is relative to (B, S)."""
-        return self.see(frames, state, tokens, mask)["cond"], state
+    def prefix(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> Memory:
+        """What `step` remembers of an observation."""
+        out = self.see(frames, state, tokens, mask)
+        still = (self.likely(out) < self.config.hold_below).to(state.dtype)
+        return out["cond"], state, still * self.resting(state)
+
+    def resting(self, state: Tensor) -> Tensor:
+        """1 where the arm has not begun, else 0, shape (B, 1): at work it hides things from its cameras."""
+        home, within = (state.new_tensor(row) for row in (self.config.home, self.config.home_within))
+        away = ((state[:, : len(self.config.home)] - home).abs() / within).amax(1, keepdim=True)
+        return (away < 1).to(state.dtype)
+
+    def likely(self, out: dict[str, Any]) -> Tensor:
+        """The probability that everything named is there, shape (B, 1), from what `see` returns.
+
+        Where a word was never heard, what it names may well be there: no role counts that is not clear.
+        """
+        clear = (self.clear(out["words"]) > self.config.clear_above).to(out["words"].dtype)
+        return 1 - (torch.sigmoid(self.possible(out["asked"])) * clear).amax(1, keepdim=True)
+
+    def clear(self, words: Tensor) -> Tensor:
+        """How surely the colour and the kind of each of ROLES were read, 0 .. 1, shape (B, 3)."""
+        least = []
+        for i, role in enumerate(ROLES):
+            told = self.tell[role](words[:, i]).split([self.config.classes[row] for row in TELLS[role]], 1)
+            colour, kind = (logits.softmax(1).amax(1) for logits in told[-2:])
+            least.append(torch.minimum(colour, kind))
+        return torch.stack(least, 1)
+
+    def joints(self, state: Tensor) -> Tensor:
+        """Measured joints (B, S), rad, normalised."""
+        return (state - self.state_mean) / self.state_std
 
     def finished(self, cond: Tensor) -> Tensor:
         """The probability that the task is done as of the observation, shape (B,)."""
@@ -314,11 +362,20 @@ class Nano(nn.Module):
         return x * self.action_std + self.action_mean + state[:, None] * self.relative
 
     def step(
-        self, cond: Tensor, state: Tensor, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, kept_mask: Tensor
+        self,
+        cond: Tensor,
+        state: Tensor,
+        still: Tensor,
+        x: Tensor,
+        t: Tensor,
+        dt: Tensor,
+        kept: Tensor,
+        kept_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """One Euler step of the flow; next x (B, H, A) and it in physical units.
+        """One Euler step of the flow; next x (B, H, A) and it in physical units, held still where it must be.
 
         Args:
+            cond, state, still: of `prefix`.
             t, dt: (1,), flow time and its step. kept: (B, H, A), physical. kept_mask: (B, H), 1 = committed.
         """
         held = kept_mask[:, :, None]
@@ -326,12 +383,13 @@ class Nano(nn.Module):
         times = t + kept_mask * (1 - t)
         clean = self.predict(cond, x, times)
         x = x + (1 - held) * (clean - x) * advance(t, dt)
-        return x, self.physical(x, state)
+        return x, hold(self.physical(x, state), state, kept, kept_mask, still)
 
     def step_guided(
         self,
         cond: Tensor,
         state: Tensor,
+        still: Tensor,
         x: Tensor,
         t: Tensor,
         dt: Tensor,
@@ -351,7 +409,7 @@ class Nano(nn.Module):
         clean = self.predict(cond, x, t.expand(x.shape[:2]))
         error = weights[:, :, None] * (self.normalise(kept, state) - clean)
         x = x + (clean - x) * advance(t, dt) + error * pull(t, dt, beta)
-        return x, self.physical(x, state)
+        return x, hold(self.physical(x, state), state, kept, weights, still)
 
 
 def advance(t: Tensor, dt: Tensor) -> Tensor:

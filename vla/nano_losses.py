@@ -7,6 +7,7 @@ sure        whether each of them is in the picture
 positions   where thing and place are, from the robot
 meaning     what the sentence means, from the words' vectors
 done        whether the task is done
+possible    which of what is named is not on the table
 critic      how the episode ended, from what the prefix knows and what was then executed
 """
 
@@ -19,12 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vla import nano
+from vla.possible import missing
 
 WEIGHTS = {
     "flow": 1.0, "pixels": 0.5, "where": 0.1, "sure": 0.1, "positions": 0.2, "meaning": 0.1, "done": 0.1,
-    "critic": 0.1,
+    "possible": 0.1, "critic": 0.1,
 }  # fmt: skip
-PRIVILEGED = ("pixels", "where", "sure", "positions")  # of the frames; only a simulator knows them
+# Of the frames; only a simulator knows them.
+PRIVILEGED = ("pixels", "where", "sure", "positions", "possible")
+
+HIDDEN = 0.2  # share of what tells the possible that training leaves out
 
 
 def loss(
@@ -37,7 +42,8 @@ def loss(
 ) -> dict[str, Tensor]:
     """Every loss of one batch by name; the sum by WEIGHTS is under "total".
 
-    The critic learns from a copy of what the prefix knows: it judges the policy and does not shape it.
+    The critic, and what tells the possible, learn from a copy of what the prefix knows: they judge the
+    policy and do not shape it.
 
     Args:
         batch: frames, state, tokens, mask, chunk (B, H, A) rad, committed (B,): how many of a chunk's rows
@@ -54,6 +60,8 @@ def loss(
     losses = {"flow": flow_loss(model, cond, target, batch["committed"], draws, generator, share)}
     if privileged:
         losses |= seen(model, out, batch)
+        truth = missing(batch["meaning"], batch["present"], nano.NAMED)
+        losses["possible"] = possible(model, out["asked"], truth)
     losses["meaning"] = meaning(model, out["words"], batch["meaning"])
     losses["done"] = F.binary_cross_entropy_with_logits(model.done(cond)[:, 0], batch["done"])
     judged = model.critic(cond.detach(), driven)
@@ -116,6 +124,14 @@ def seen(model: nano.Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[s
     known = batch["present"][:, :2].repeat_interleave(3, 1)
     averaged = {name: torch.stack(values).mean() for name, values in parts.items()}
     return averaged | {"positions": _mean(error, known)}
+
+
+def possible(model: nano.Nano, asked: Tensor, truth: Tensor) -> Tensor:
+    """What is missing (B, 3) against the truth, from what `nano.Nano.see` calls asked.
+
+    A share of it is left out, so that no table is learned by heart.
+    """
+    return F.binary_cross_entropy_with_logits(model.possible(F.dropout(asked, HIDDEN)), truth)
 
 
 def meaning(model: nano.Nano, words: Tensor, truth: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from vla import flow, minilm, nano, preprocess
 from vla.contract import JOININGS, ActionChunk, Observation, PolicySpec, Prefix, TaktError
 from vla.layers import pull
+from vla.possible import hold
 from vla.preprocess import Words
 
 # An instruction's token states (1, L, D) and mask (1, L).
@@ -116,7 +117,7 @@ class TorchPolicy(TorchSampler):
         return ActionChunk(observation.time, self.spec.dt, actions, stages, *rest)
 
     def _sample(
-        self, memory: tuple[Tensor, Tensor], prefix: Prefix | None, due: float | None
+        self, memory: nano.Memory, prefix: Prefix | None, due: float | None
     ) -> tuple[np.ndarray, list[float]]:
         """Actions, shape (H, A), and the seconds of each step; `due` on the clock."""
         rows = self._rows(prefix)
@@ -125,12 +126,12 @@ class TorchPolicy(TorchSampler):
         return actions[0].numpy(), seconds
 
     def _step(self, memory: Any, x: Tensor, t: Tensor, dt: Tensor, kept: Tensor, weights: Tensor) -> Any:
-        cond, state = memory
+        cond, state, still = memory
         if self.joining == "guided":
-            return self._model.step_guided(cond, state, x, t, dt, kept, weights, self._beta)
+            return self._model.step_guided(cond, state, still, x, t, dt, kept, weights, self._beta)
         if self.joining == "jacobian":
-            return step_jacobian(self._model, cond, state, x, t, dt, kept, weights, self._beta)
-        return self._model.step(cond, state, x, t, dt, kept, weights)
+            return step_jacobian(self._model, cond, state, still, x, t, dt, kept, weights, self._beta)
+        return self._model.step(cond, state, still, x, t, dt, kept, weights)
 
 
 def sampled(
@@ -168,6 +169,7 @@ def step_jacobian(
     model: nano.Nano,
     cond: Tensor,
     state: Tensor,
+    still: Tensor,
     x: Tensor,
     t: Tensor,
     dt: Tensor,
@@ -183,7 +185,7 @@ def step_jacobian(
         model.normalise(kept, state),
     )
     x = x + (clean - x) * nano.advance(t, dt) + back * pull(t, dt, beta)
-    return x, model.physical(x, state)
+    return x, hold(model.physical(x, state), state, kept, weights, still)
 
 
 def pullback(

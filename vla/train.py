@@ -11,7 +11,7 @@ import json as jsonlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,11 +21,12 @@ import torch
 import tyro
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla import nano, nano_losses
 from vla.contract import TaktError
-from vla.train_data import COMMITTED, Frames, encoder_folder, read
+from vla.possible import given, missing
+from vla.train_data import COLUMNS, COMMITTED, LOOKS, Frames, encoder_folder, read
 
 RESUME = "resume.safetensors"
 
@@ -71,8 +72,8 @@ class Command:
     """Most rows of a committed prefix, 1 and up (default: as the checkpoint of --init, else 8)."""
     commit_share: float = 0.3
     """Share of the noise draws that get a committed prefix."""
-    head_only: bool = False
-    """Train the denoiser alone: what the prefix makes of each frame is computed once."""
+    only: Literal["all", "head", "possible"] = "all"
+    """With --init, one part alone: the denoising head, or what tells whether all that is named is there."""
     aux: bool = True
     """Teach the prefix what only a simulator knows: pixels and positions of things."""
     rows: int | None = None
@@ -100,8 +101,8 @@ class Command:
             raise TaktError("--steps, --batch, --draws, --threads are at least 1, --seed 0, --rate in 0 .. 1")
         if not 0 <= self.commit_share <= 1:
             raise TaktError(f"--commit-share is a share, 0 .. 1, got {self.commit_share:g}")
-        if self.head_only and self.init is None:
-            raise TaktError("--head-only trains the denoiser of a trained policy: name it with --init")
+        if self.only != "all" and self.init is None:
+            raise TaktError(f"--only {self.only} trains a part of a trained policy: name it with --init")
         torch.set_num_threads(self.threads)
         torch.manual_seed(self.seed)
         folders = [_weighted(text) for text in self.data]
@@ -111,7 +112,8 @@ class Command:
         if finished or self.out.is_file():
             raise TaktError(f"{self.out} is there and finished; choose a new folder, or --init {self.out}")
         model = self._model()
-        frames = read(folders, model.config, encoder_folder(self.encoder))
+        columns = LOOKS if self.only == "possible" else (*COLUMNS, COMMITTED)
+        frames = read(folders, model.config, encoder_folder(self.encoder), columns)
         if self.init is None:
             measure(model, frames)
         log = Trainer(self, model, frames).run()
@@ -163,21 +165,48 @@ def features(model: nano.Nano, frames: Frames, batch: int = 64) -> Tensor:
     return out
 
 
+@torch.no_grad()
+def asked(model: nano.Nano, frames: Frames, draws: int, seed: int, batch: int = 64) -> Tensor:
+    """What `possible` is given of each frame, in so many draws of its words, shape (draws, N, roles, n)."""
+    rng, eyes, out = np.random.default_rng(seed), model.each_eye(), []
+    for at in range(0, len(frames.episode), batch):
+        index = np.arange(at, min(at + batch, len(frames.episode)))
+        maps = [eye.maps(f) for eye, f in zip(eyes, frames.batch(index)["frames"], strict=True)]
+        part = []
+        for _ in range(draws):
+            b = frames.batch(index, rng)
+            words = model.reader(b["tokens"], b["mask"])
+            saw = [eye.find(each, words) for eye, each in zip(eyes, maps, strict=True)]
+            part.append(given(words, model.joints(b["state"]), saw))
+        out.append(torch.stack(part))
+    return torch.cat(out, 1)
+
+
 class Trainer:
     """The loop: AdamW, cosine with warm-up, an exponential average of the weights."""
 
     def __init__(self, options: Command, model: nano.Nano, frames: Frames) -> None:
         self.o, self.model, self.frames = options, model, frames
         self.average = {k: v.clone() for k, v in model.state_dict().items()}
-        # With the rest left as it is, what the head is given for a frame is always the same.
-        self.cond = features(model, frames) if options.head_only else None
-        trained = model.head() if options.head_only else list(model.parameters())
+        # With the rest left as it is, what a part is given for a frame is always the same.
+        self.cond = features(model, frames) if options.only == "head" else None
+        self.asked = asked(model, frames, options.draws, options.seed) if options.only == "possible" else None
+        parts: dict[str, Callable[[], Iterable[nn.Parameter]]] = {
+            "head": model.head, "possible": model.possible.parameters, "all": model.parameters
+        }  # fmt: skip
+        trained = list(parts[options.only]())
+        model.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
         self.optimiser = torch.optim.AdamW(trained, lr=options.rate, weight_decay=1e-3, fused=True)
         self.step = 0
         self.log: list[dict[str, float]] = []
         self.p = frames.weight / frames.weight.sum()
-        loss = nano_losses.flow_loss if options.head_only else nano_losses.loss
-        self.loss: Callable[..., Any] = torch.compile(loss) if options.compile else loss
+        losses: dict[str, Callable[..., Any]] = {
+            "head": nano_losses.flow_loss, "possible": nano_losses.possible, "all": nano_losses.loss
+        }  # fmt: skip
+        loss = losses[options.only]
+        self.loss = torch.compile(loss) if options.compile else loss
 
     def run(self) -> list[dict[str, float]]:
         self._resume()
@@ -222,6 +251,16 @@ class Trainer:
     def _losses(
         self, index: np.ndarray, rng: np.random.Generator, generator: torch.Generator
     ) -> dict[str, Tensor]:
+        if self.asked is not None:
+            draw, rows = (
+                torch.from_numpy(rng.integers(self.o.draws, size=len(index))),
+                torch.from_numpy(index),
+            )
+            meaning, present = (
+                self.frames.columns[f"privileged.{name}"][rows] for name in ("meaning", "present")
+            )
+            value = self.loss(self.model, self.asked[draw, rows], missing(meaning, present, nano.NAMED))
+            return {"possible": value, "total": value}
         rest = (self.o.draws, generator, self.o.commit_share)
         if self.cond is None:
             return self.loss(self.model, self.frames.batch(index, rng), *rest, self.o.aux)
@@ -253,7 +292,7 @@ class Trainer:
         start |= {"committed": self.model.config.committed, "commit_share": o.commit_share}
         start |= {"aux": o.aux, "rows": self.model.config.rows, "image_size": self.model.config.size}
         start |= {} if self.model.config.encoder == "minilm" else {"text": self.model.config.encoder}
-        return start | ({"head_only": True} if o.head_only else {})
+        return start | ({"only": o.only} if o.only != "all" else {})
 
     def _resume(self) -> None:
         path = self.o.out / RESUME

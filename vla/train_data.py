@@ -35,6 +35,7 @@ LABELS = {
     "outcome": "outcome",
 }
 COLUMNS = tuple(LABELS.values())
+LOOKS = tuple(LABELS[name] for name in ("state", "present", "meaning"))  # all that `--only possible` takes
 COMMITTED = "expert.committed"  # rows of a chunk that are the running plan's; a data set without it has none
 PARAPHRASES = "paraphrases"  # an episode's other wordings, a JSON list
 
@@ -59,7 +60,7 @@ class Frames:
 
     Attributes:
         images: (N, size, size, 3) uint8, one a camera.
-        columns: (N, ...) by name, COLUMNS and COMMITTED.
+        columns: (N, ...) by name, COLUMNS and COMMITTED, or LOOKS.
         tokens, mask: token states (T, L, D), float16, and mask (T, L), of every text; L is the longest's.
         wordings: (E, W), numbers of texts, of which the first `count` (E,) are the episode's; the very first
             is its instruction.
@@ -92,26 +93,34 @@ class Frames:
         if rng is not None:
             kept = rng.random(tokens.shape, np.float32) >= DROPPED
             tokens *= torch.from_numpy(kept / np.float32(1 - DROPPED))
-        labels = {name: self.columns[column][rows] for name, column in LABELS.items()}
-        pixels = labels["pixels"].reshape(len(index), len(self.images), len(nano.ROLES), 3)
-        single = {name: labels[name].reshape(len(index)) for name in ("done", "outcome")}
-        return labels | single | {
+        whole = {"pixels": (len(self.images), len(nano.ROLES), 3), "done": (), "outcome": ()}
+        labels = {name: self.columns[c][rows] for name, c in LABELS.items() if c in self.columns}
+        labels |= {n: labels[n].reshape(len(index), *shape) for n, shape in whole.items() if n in labels}
+        if COMMITTED in self.columns:
+            labels["committed"] = self.columns[COMMITTED][rows]
+        return labels | {
             "frames": [torch.from_numpy(image[index]) for image in self.images],
-            "pixels": pixels,
             "tokens": tokens,
             "mask": self.mask[text],
-            "committed": self.columns[COMMITTED][rows],
-        }  # fmt: skip
+        }
 
 
-def read(folders: list[tuple[Path, float]], config: nano.Config, encoder: Path) -> Frames:
+def read(
+    folders: list[tuple[Path, float]],
+    config: nano.Config,
+    encoder: Path,
+    names: tuple[str, ...] = (*COLUMNS, COMMITTED),
+) -> Frames:
     """Load data sets with their weights into memory, frames at the config's size, chunks at its rows.
+
+    Args:
+        names: the columns wanted.
 
     Raises:
         TaktError: a folder is not a data set, lacks a column, or has one of another shape.
     """
     sets = [Dataset(path) for path, _ in folders]
-    columns = [columns_of(s, config) for s in sets]
+    columns = [columns_of(s, config, names) for s in sets]
     images = [_pictures(sets, f"observation.images.{camera}", config.size) for camera in config.cameras]
     said = [texts for s in sets for texts in wordings_of(s)]
     unique = sorted({text for texts in said for text in texts})
@@ -122,7 +131,6 @@ def read(folders: list[tuple[Path, float]], config: nano.Config, encoder: Path) 
     tokens, mask = encode(unique, encoder, config.encoder)
     lengths = [e["length"] for s in sets for e in s.episodes]
     share = [np.full(len(s), weight) for s, (_, weight) in zip(sets, folders, strict=True)]
-    names = (*COLUMNS, COMMITTED)
     return Frames(
         images=images,
         columns={n: torch.from_numpy(np.concatenate([c[n] for c in columns])) for n in names},
@@ -135,27 +143,32 @@ def read(folders: list[tuple[Path, float]], config: nano.Config, encoder: Path) 
     )
 
 
-def columns_of(data: Dataset, config: nano.Config) -> dict[str, np.ndarray]:
+def columns_of(
+    data: Dataset, config: nano.Config, names: tuple[str, ...] = (*COLUMNS, COMMITTED)
+) -> dict[str, np.ndarray]:
     """What a data set says of each frame, by name; where it commits no rows, 0 of them.
 
     Raises:
         TaktError: a column is missing or does not fit the config's sizes.
     """
-    found = data.columns((*COLUMNS, COMMITTED) if COMMITTED in data.features else COLUMNS)
-    for name in ("expert.chunk", "driver.chunk"):
+    found = data.columns(tuple(n for n in names if n != COMMITTED or n in data.features))
+    for name in {"expert.chunk", "driver.chunk"} & found.keys():
         _, rows, actions = found[name].shape
         if rows < config.rows or actions != config.actions:
             raise TaktError(f"{data.root}: {name} has {rows} rows of {actions}; {config.rows} are wanted")
         found[name] = found[name][:, : config.rows]
     sizes = {"privileged.pixels": len(config.cameras) * len(nano.ROLES) * 3, "privileged.positions": 6}
     sizes |= {"privileged.present": len(nano.ROLES), "privileged.meaning": len(config.classes)}
-    for name, size in sizes.items():
-        if found[name].shape[1:] != (size,):
-            raise TaktError(f"{data.root}: {name} has {found[name].shape[1:]} values a frame, not {size}")
+    for name in sizes.keys() & found.keys():
+        if found[name].shape[1:] != (sizes[name],):
+            raise TaktError(
+                f"{data.root}: {name} has {found[name].shape[1:]} values a frame, not {sizes[name]}"
+            )
     if len(data) and (found["privileged.meaning"].max(0) >= config.classes).any():
         raise TaktError(f"{data.root}: privileged.meaning has classes beyond {config.classes}")
-    none = np.zeros(len(data), np.int64)
-    return found | {COMMITTED: found.get(COMMITTED, none).reshape(len(data))}
+    if COMMITTED in names:
+        found[COMMITTED] = found.get(COMMITTED, np.zeros(len(data), np.int64)).reshape(len(data))
+    return found
 
 
 def wordings_of(data: Dataset) -> Iterator[list[str]]:

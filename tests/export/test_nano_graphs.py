@@ -161,26 +161,27 @@ def test_prefix_and_step_equal_torch(exported: tuple[Path, np.ndarray], model: n
     states, mask = tokens(table)
     feeds = {f"frames_{c}": seen.frames[c][None] for c in CONFIG.cameras}
     feeds |= {"state": seen.state[None], "tokens": states.numpy(), "mask": mask.numpy()}
-    cond, joints, done = run(folder / "prefix.onnx", feeds)
+    cond, joints, still, done = run(folder / "prefix.onnx", feeds)
     frames = [torch.from_numpy(seen.frames[c])[None] for c in CONFIG.cameras]
     with torch.inference_mode():
         wanted = model.prefix(frames, torch.from_numpy(seen.state)[None], states, mask)
     np.testing.assert_allclose(cond, wanted[0].numpy(), atol=1e-4, rtol=1e-4)
     np.testing.assert_array_equal(joints, seen.state[None])
+    np.testing.assert_array_equal(still, wanted[2].numpy())
     with torch.inference_mode():
         np.testing.assert_allclose(done, model.finished(wanted[0]).numpy(), atol=1e-4, rtol=1e-4)
 
     rng = np.random.default_rng(seed)
     shape = (1, CONFIG.rows, CONFIG.actions)
     flow_time = rng.uniform(0, 0.9)
-    feeds = {"memory_cond": cond, "memory_state": joints}
+    feeds = {"memory_cond": cond, "memory_state": joints, "memory_still": np.float32([[seed % 2]])}
     feeds |= {name: rng.normal(size=shape).astype(np.float32) for name in ("x", "kept")}
     feeds |= {"t": np.float32([flow_time]), "dt": np.float32([1 - flow_time])}
     feeds["kept_mask"] = (rng.random(shape[:2]) < 0.3).astype(np.float32)
     got = run(folder / "step.onnx", feeds)
     with torch.inference_mode():
         expected = model.step(*(torch.from_numpy(feeds[name]) for name in (
-            "memory_cond", "memory_state", "x", "t", "dt", "kept", "kept_mask"
+            "memory_cond", "memory_state", "memory_still", "x", "t", "dt", "kept", "kept_mask"
         )))  # fmt: skip
     for ours, theirs in zip(got, expected, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4, rtol=1e-4)
@@ -301,6 +302,7 @@ def test_a_step_equals_torch_for_every_joining_and_batch(
         feeds = {
             "memory_cond": rng.normal(size=(batch, CONFIG.cond)),
             "memory_state": rng.normal(size=(batch, CONFIG.state)),
+            "memory_still": np.arange(batch)[:, None] % 2,
             "x": rng.normal(size=chunk),
             "t": np.array([t]),
             "dt": np.array([min(0.25, 1 - t)]),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vla import flow, nano, nano_losses
+from vla import flow, nano, nano_losses, possible
 from vla.contract import TaktError
 
 LAW = settings(deadline=None, max_examples=15, derandomize=True)
@@ -211,6 +211,89 @@ def test_the_critic_teaches_the_prefix_nothing() -> None:
     assert all(p.grad is None for n, p in model.named_parameters() if not n.startswith("critic."))
 
 
+def test_what_tells_the_possible_teaches_the_rest_nothing() -> None:
+    model = made()
+    nano_losses.loss(model, batch(4), 1, torch.Generator().manual_seed(0))["possible"].backward()
+    assert all(p.grad is None for n, p in model.named_parameters() if not n.startswith("possible."))
+
+
+@LAW
+@given(seeds)
+def test_missing_is_what_is_named_and_not_there(seed: int) -> None:
+    b = batch(8, seed)
+    truth = possible.missing(b["meaning"], b["present"], nano.NAMED)
+    assert tuple(nano.TELLS[role][-2:] for role in nano.ROLES) == nano.NAMED
+    for row, told, there in zip(truth.tolist(), b["meaning"].tolist(), b["present"].tolist(), strict=True):
+        named = [any(told[i] for i in rows) for rows in nano.NAMED]
+        assert row == [float(n and not p) for n, p in zip(named, there, strict=True)]
+
+
+ANYWHERE = (float("inf"),) * len(CONFIG.home_within)
+
+
+def doubting(model: nano.Nano, certain: bool) -> nano.Nano:
+    """The model, sure that all that is named is there, or that some of it is not."""
+    with torch.no_grad():
+        for head in model.possible.heads:
+            head[-1].bias.fill_(-60.0)  # type: ignore[index, union-attr]
+        model.config = replace(model.config, clear_above=0.0, home_within=ANYWHERE)
+        if not certain:
+            model.possible.heads[1][-1].bias.fill_(60.0)  # type: ignore[index, union-attr]
+    return model
+
+
+@LAW
+@given(seeds, st.integers(0, CONFIG.rows), st.sampled_from(["step", "step_guided"]))
+def test_where_something_is_missing_the_arm_stays_where_the_committed_rows_lead(
+    seed: int, length: int, name: str
+) -> None:
+    model, b = doubting(made(seed), certain=False), batch(2, seed)
+    mask = (torch.arange(CONFIG.rows)[None] < length).float().repeat(2, 1)
+    memory = model.prefix(b["frames"], b["state"], b["tokens"], b["mask"])
+    step = getattr(model, name)
+    _, actions = step(*memory, noise(2, seed), torch.zeros(1), torch.ones(1), b["chunk"], mask)
+    stays = b["chunk"][:, length - 1] if length else b["state"]
+    torch.testing.assert_close(actions[:, :length], b["chunk"][:, :length], atol=0, rtol=0)
+    expected = stays[:, None].expand(-1, CONFIG.rows - length, -1)
+    torch.testing.assert_close(actions[:, length:], expected, atol=0, rtol=0)
+
+
+def test_where_nothing_is_missing_the_chunk_is_the_flows() -> None:
+    model, b = doubting(made(), certain=True), batch(3)
+    cond, state, still = model.prefix(b["frames"], b["state"], b["tokens"], b["mask"])
+    assert still.tolist() == [[0.0]] * 3
+    x, actions = model.step(cond, state, still, noise(3), torch.zeros(1), torch.ones(1), *nothing_kept(3))
+    torch.testing.assert_close(actions, model.physical(x, state), atol=0, rtol=0)
+
+
+def test_it_holds_where_it_is_likely_enough_that_something_clear_is_missing() -> None:
+    model, b = made(), batch(4)
+    inputs = (b["frames"], b["state"], b["tokens"], b["mask"])
+    with torch.inference_mode():
+        out = model.see(*inputs)
+        missing, clear = torch.sigmoid(model.possible(out["asked"])), model.clear(out["words"])
+    assert ((clear > 0) & (clear <= 1)).all()
+    for above in (0.0, float(clear.median()), 1.0):
+        for below in (0.0, float(1 - missing.median()), 1.0):
+            model.config = replace(CONFIG, hold_below=below, clear_above=above, home_within=ANYWHERE)
+            held = ((1 - missing < below) & (clear > above)).any(1)
+            assert (model.prefix(*inputs)[2][:, 0] > 0).tolist() == held.tolist()
+
+
+@LAW
+@given(seeds)
+def test_it_holds_only_where_the_arm_has_not_begun(seed: int) -> None:
+    model, b = doubting(made(seed), certain=False), batch(8, seed)
+    model.config = replace(model.config, home_within=CONFIG.home_within)
+    within = torch.tensor(CONFIG.home_within)
+    state = b["state"] * 0
+    state[:, : len(within)] = torch.tensor(CONFIG.home) + within * b["state"][:, : len(within)] * 2
+    state[:, len(within) :] = b["state"][:, len(within) :] * 100  # where the gripper is says nothing
+    rests = [bool((row[: len(within)].abs() * 2 < 1).all()) for row in b["state"]]
+    still = model.prefix(b["frames"], state, b["tokens"], b["mask"])[2]
+    assert still[:, 0].tolist() == [float(r) for r in rests]
+
+
 def test_what_is_absent_is_not_taught() -> None:
     model, b = made(), batch(4)
     b["pixels"][..., 2], b["present"] = 0, torch.zeros(4, 3)
@@ -284,18 +367,19 @@ def test_rows_that_are_a_running_plans_are_always_committed() -> None:
 # -- guided
 
 
-def memory(seed: int, n: int = 2) -> tuple[Tensor, Tensor]:
+def memory(seed: int, n: int = 2) -> nano.Memory:
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(n, CONFIG.cond, generator=g), torch.randn(n, CONFIG.state, generator=g)
+    cond, state = torch.randn(n, CONFIG.cond, generator=g), torch.randn(n, CONFIG.state, generator=g)
+    return cond, state, torch.zeros(n, 1)
 
 
 @LAW
 @given(seeds, st.floats(0, 1), st.floats(0, 1))
 def test_guided_by_nothing_is_not_guided(seed: int, t: float, dt: float) -> None:
-    model, (cond, state), (kept, none) = made(seed), memory(seed), nothing_kept(2)
+    model, (cond, state, still), (kept, none) = made(seed), memory(seed), nothing_kept(2)
     at = torch.tensor([t]), torch.tensor([min(dt, 1 - t)])
-    plain = model.step(cond, state, noise(2, seed), *at, kept, none)
-    guided = model.step_guided(cond, state, noise(2, seed), *at, kept + 0.3, none)
+    plain = model.step(cond, state, still, noise(2, seed), *at, kept, none)
+    guided = model.step_guided(cond, state, still, noise(2, seed), *at, kept + 0.3, none)
     torch.testing.assert_close(guided, plain, atol=0, rtol=0)
 
 
@@ -304,11 +388,11 @@ def test_guided_by_nothing_is_not_guided(seed: int, t: float, dt: float) -> None
 def test_a_guided_step_moves_towards_the_known_rows_and_never_past_them(
     seed: int, t: float, dt: float, beta: float
 ) -> None:
-    model, (cond, state) = made(seed), memory(seed)
+    model, (cond, state, still) = made(seed), memory(seed)
     x, goal, part = noise(2, seed), noise(2, seed + 1), torch.rand(2, CONFIG.rows)
     kept, at = model.physical(goal, state), (torch.tensor([t]), torch.tensor([min(dt, 1 - t)]))
-    plain, _ = model.step(cond, state, x, *at, kept, torch.zeros_like(part))
-    guided, _ = model.step_guided(cond, state, x, *at, kept, part, beta)
+    plain, _ = model.step(cond, state, still, x, *at, kept, torch.zeros_like(part))
+    guided, _ = model.step_guided(cond, state, still, x, *at, kept, part, beta)
     error = part[:, :, None] * (goal - model.predict(cond, x, at[0].expand(part.shape)))
     expected = min(float(at[1]) * flow.guidance(float(at[0]), beta), 1.0)
     torch.testing.assert_close(guided - plain, expected * error, atol=1e-3, rtol=1e-3)
@@ -316,8 +400,8 @@ def test_a_guided_step_moves_towards_the_known_rows_and_never_past_them(
 
 @pytest.mark.parametrize("t", [0.0, 0.5, 1.0])
 def test_steps_are_finite_at_both_ends_of_the_flow(t: float) -> None:
-    model, (cond, state) = made(), memory(0)
+    model, (cond, state, still) = made(), memory(0)
     for step in (model.step, model.step_guided):
         at = torch.tensor([t]), torch.tensor([1 - t])
-        out = step(cond, state, noise(2), *at, noise(2, 1), torch.ones(2, CONFIG.rows))
+        out = step(cond, state, still, noise(2), *at, noise(2, 1), torch.ones(2, CONFIG.rows))
         assert all(torch.isfinite(o).all() for o in out)

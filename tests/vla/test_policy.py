@@ -103,7 +103,15 @@ def test_guided_is_the_jacobian_where_that_is_the_identity(seed: int, t: float, 
     shift, x, kept = (torch.randn(2, *SHAPE, generator=g) for _ in range(3))
     model.predict = lambda cond, x, t: x + shift  # type: ignore[method-assign]
     at = torch.tensor([t]), torch.tensor([(1 - t) / 2])
-    rest = (torch.zeros(2, 1), torch.zeros(2, CONFIG.state), x, *at, kept, torch.rand(2, CONFIG.rows))
+    rest = (
+        torch.zeros(2, 1),
+        torch.zeros(2, CONFIG.state),
+        torch.zeros(2, 1),
+        x,
+        *at,
+        kept,
+        torch.rand(2, CONFIG.rows),
+    )
     torch.testing.assert_close(policy.step_jacobian(model, *rest, beta), model.step_guided(*rest, beta))
 
 

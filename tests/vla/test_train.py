@@ -101,10 +101,17 @@ def frames(data: Path) -> train.Frames:
     )
 
 
-def trainer(out: Path, frames: train.Frames, seed: int = 0, **options: object) -> train.Trainer:
+def trainer(
+    out: Path,
+    frames: train.Frames,
+    measured: train.Frames | None = None,
+    seed: int = 0,
+    **options: object,
+) -> train.Trainer:
+    """Of a model with the normalisation of `measured`, by default what it is trained on."""
     torch.manual_seed(seed)
     model = nano.Nano(CONFIG)
-    train.measure(model, frames)
+    train.measure(model, frames if measured is None else measured)
     wanted = {"steps": 6, "batch": 4, "draws": 2, **options}
     return train.Trainer(train.Command(out=out, **wanted), model, frames)  # type: ignore[arg-type]
 
@@ -155,7 +162,7 @@ def test_the_head_alone_learns_as_it_would_with_the_rest_held_still(
     tmp_path: Path, frames: train.Frames
 ) -> None:
     frames = replace(frames, count=np.ones(2, np.int64))  # its features are of the first wording
-    alone = trainer(tmp_path / "alone", frames, head_only=True)
+    alone = trainer(tmp_path / "alone", frames, only="head")
     before = {k: v.clone() for k, v in alone.model.state_dict().items()}
     alone.run()
     after = load_file(tmp_path / "alone" / "model.safetensors")
@@ -172,14 +179,43 @@ def test_the_head_alone_learns_as_it_would_with_the_rest_held_still(
 
 
 def test_the_head_alone_resumes_too(tmp_path: Path, frames: train.Frames) -> None:
-    trainer(tmp_path / "unbroken", frames, head_only=True).run()
-    part = trainer(tmp_path / "broken", frames, head_only=True)
+    trainer(tmp_path / "unbroken", frames, only="head").run()
+    part = trainer(tmp_path / "broken", frames, only="head")
     while part.step < 4:
         part._update()
     part._save()
-    trainer(tmp_path / "broken", frames, head_only=True).run()
+    trainer(tmp_path / "broken", frames, only="head").run()
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "broken"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_tells_the_possible_learns_alone_and_resumes(tmp_path: Path, frames: train.Frames) -> None:
+    looks = replace(frames, columns={name: frames.columns[name] for name in train_data.LOOKS})
+    whole = trainer(tmp_path / "unbroken", looks, frames, only="possible", steps=200, rate=5e-3)
+    before = {k: v.clone() for k, v in whole.model.state_dict().items()}
+    log = whole.run()
+    after = load_file(tmp_path / "unbroken" / "model.safetensors")
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {name for name in after if name.startswith("possible.")}
+    assert log[-1]["possible"] < 0.6  # of tossed coins it is log 2
+    part = trainer(tmp_path / "broken", looks, frames, only="possible", steps=200, rate=5e-3)
+    while part.step < 70:
+        part._update()
+    part._save()
+    trainer(tmp_path / "broken", looks, frames, only="possible", steps=200, rate=5e-3).run()
+    same = load_file(tmp_path / "broken" / "model.safetensors")
+    assert all(torch.equal(same[name], after[name]) for name in after)
+
+
+def test_what_is_asked_is_what_the_policy_asks(frames: train.Frames) -> None:
+    torch.manual_seed(0)
+    model = nano.Nano(CONFIG)
+    index, drawn = np.arange(2 * LENGTH), np.random.default_rng(4)
+    got = train.asked(model, frames, 2, seed=4, batch=2 * LENGTH)
+    for part in got:
+        b = frames.batch(index, drawn)
+        wanted = model.see(b["frames"], b["state"], b["tokens"], b["mask"])["asked"]
+        torch.testing.assert_close(part, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_longer_committed_prefixes_go_with_the_checkpoint(tmp_path: Path, frames: train.Frames) -> None:
@@ -359,7 +395,7 @@ def test_nothing_to_train_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         (["--committed", "0"], "--committed"),
         (["--committed", "12"], "from 1 to 11"),
         (["--commit-share", "1.5"], "--commit-share"),
-        (["--head-only"], "--init"),
+        (["--only", "possible"], "--init"),
         (["--rows", "1"], "--rows"),
         (["--rows", "13"], "--rows"),
         (["--image-size", "50"], "multiple of 8"),
