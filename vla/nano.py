@@ -75,7 +75,7 @@ class Config:
     hidden: int = 384
     blocks: int = 3
     committed: int = 8
-    hold_below: float = 0.02
+    hold_below: float = 0.3
     clear_above: float = 0.99
     home: tuple[float, ...] = (0.0, -0.55, 0.75, 0.95, 0.0)
     home_within: tuple[float, ...] = (0.3, 0.15, 0.15, 0.15, 0.1)

@@ -61,7 +61,7 @@ def loss(
     if privileged:
         losses |= seen(model, out, batch)
         truth = missing(batch["meaning"], batch["present"], nano.NAMED)
-        losses["possible"] = possible(model, out["asked"], truth)
+        losses["possible"] = possible(model, out["asked"], truth, generator)
     losses["meaning"] = meaning(model, out["words"], batch["meaning"])
     losses["done"] = F.binary_cross_entropy_with_logits(model.done(cond)[:, 0], batch["done"])
     judged = model.critic(cond.detach(), driven)
@@ -126,12 +126,13 @@ def seen(model: nano.Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[s
     return averaged | {"positions": _mean(error, known)}
 
 
-def possible(model: nano.Nano, asked: Tensor, truth: Tensor) -> Tensor:
+def possible(model: nano.Nano, asked: Tensor, truth: Tensor, generator: torch.Generator) -> Tensor:
     """What is missing (B, 3) against the truth, from what `nano.Nano.see` calls asked.
 
     A share of it is left out, so that no table is learned by heart.
     """
-    return F.binary_cross_entropy_with_logits(model.possible(F.dropout(asked, HIDDEN)), truth)
+    kept = (torch.rand(asked.shape, generator=generator) >= HIDDEN).to(asked.dtype) / (1 - HIDDEN)
+    return F.binary_cross_entropy_with_logits(model.possible(asked * kept), truth)
 
 
 def meaning(model: nano.Nano, words: Tensor, truth: Tensor) -> Tensor:

@@ -259,7 +259,8 @@ class Trainer:
             meaning, present = (
                 self.frames.columns[f"privileged.{name}"][rows] for name in ("meaning", "present")
             )
-            value = self.loss(self.model, self.asked[draw, rows], missing(meaning, present, nano.NAMED))
+            truth = missing(meaning, present, nano.NAMED)
+            value = self.loss(self.model, self.asked[draw, rows], truth, generator)
             return {"possible": value, "total": value}
         rest = (self.o.draws, generator, self.o.commit_share)
         if self.cond is None:
