@@ -118,7 +118,8 @@ class Arm:
     def __enter__(self) -> Arm:
         """
         Raises:
-            TaktError: what `connect.check` found; the arm is then as it was before.
+            TaktError: what `connect.check` found, or a servo that could not be switched on; the arm is then
+                switched off, or, where a servo was found on, holds.
         """
         with ExitStack() as stack:
             path = self._port
@@ -139,7 +140,8 @@ class Arm:
                 self._on = True
                 self._bus.patience = self._patience
             except BaseException:
-                self._bus.safe(self._ids, None if self.found.limp else self._goals)
+                outcome = self._bus.safe(self._ids, None if self.found.limp else self._goals)
+                self._tell(self.found.limp, "it could not be switched on", outcome)
                 raise
             self._open = stack.pop_all()
         return self
@@ -236,7 +238,10 @@ class Arm:
         """Made safe whatever happened; what could not be done is told in a line on stderr."""
         with self._open:
             self._bus.patience = max(self._patience, UNHURRIED)
-            why = "" if self._end != "park" else self._park(exc[0])
+            try:
+                why = "" if self._end != "park" else self._park(exc[0])
+            except BaseException as error:  # nothing comes before the servos
+                why = str(error) or type(error).__name__
             off = self._end == "off" or (self._end == "park" and not why)
             outcome = self._bus.safe(self._ids, None if off else self._holding())
             self._tell(off, why, outcome)
@@ -265,7 +270,7 @@ class Arm:
     def _tell(self, off: bool, why: str, outcome: dict[int, str]) -> None:
         names = connect.names(self._calibration)
         state = "torque off" if off else "torque ON, the arm holds its pose: support it and cut its power"
-        parked = "parked, " if off and self._end == "park" else ""
+        parked = "parked, " if off and self._end == "park" and not why else ""
         print(f"takt: {parked}{state}{': ' if why else ''}{why}", file=sys.stderr)
         for servo, words in outcome.items():
             if words:

@@ -281,5 +281,5 @@ def attempt(what: Callable[[], str]) -> str:
     """What it says, or what it raised, in a line."""
     try:
         return what()
-    except (TaktError, OSError, ValueError) as error:
-        return str(error)
+    except Exception as error:  # whatever it is, the other servos are still to be made safe
+        return str(error) or type(error).__name__

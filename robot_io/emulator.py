@@ -241,7 +241,7 @@ def main() -> int:
     """Be the emulator; a mistake is one line."""
     try:
         return _serve(_arguments())
-    except TaktError as error:
+    except (TaktError, OSError) as error:
         print(f"takt: {error}", file=sys.stderr)
         return 1
 

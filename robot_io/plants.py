@@ -138,8 +138,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.parent is not None:
         follow(args.parent)
-    (found,) = entry_points(group="takt.plants", name=args.name)
-    found.load()(args.folder)
+    # By name, and not the one there is: a checkout's own metadata may stand beside the installed one's.
+    found = {entry.name: entry for entry in entry_points(group="takt.plants")}
+    found[args.name].load()(args.folder)
     return 0
 
 

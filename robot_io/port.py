@@ -124,9 +124,11 @@ def _busy(path: str) -> TaktError:
     return TaktError(f"{path} is in use by another program: end that first")
 
 
-def _gone(path: str, error: Exception) -> Exception:
-    number = error.args[0] if error.args else None
-    return PortGone(f"{path} is gone: was it unplugged?") if number in _GONE else error
+def _gone(path: str, error: Exception) -> PortGone:
+    number, *said = error.args or (None,)
+    if number in _GONE:
+        return PortGone(f"{path} is gone: was it unplugged?")
+    return PortGone(f"{path} fails: {said[0] if said else error}")
 
 
 def _make_raw(fd: int, speed: int) -> None:

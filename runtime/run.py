@@ -43,9 +43,11 @@ def make_robot(name: str, **options: object) -> Robot:
     if name not in found:
         raise TaktError(f"no robot {name!r}; valid: {', '.join(sorted(found)) or 'none is installed'}")
     make = found[name].load()
-    takes = list(inspect.signature(make).parameters)
+    parameters = inspect.signature(make).parameters
+    takes = list(parameters)
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for option in options:
-        if option not in takes:
+        if option not in takes and not anything:
             valid = f"it takes {', '.join(takes)}" if takes else "it takes none"
             raise TaktError(f"robot {name!r} takes no option {option!r}; {valid}")
     return make(**options)

@@ -85,7 +85,7 @@ class Command:
             if self.json:
                 self.json.write_text(jsonlib.dumps(found, indent=1) + "\n")
             return 0
-        pace = outcome.Pace(self.workers)
+        pace = outcome.Pace(self.workers, here=self.ray is None)
         report = self.measure()
         if self.json:
             self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
@@ -114,6 +114,8 @@ class Command:
         manifest = Path(self.policy) / "manifest.json"
         policy = sha256(manifest) if manifest.is_file() else self.policy
         tasks = {"tasks": self.tasks} if self.tasks else {}
+        # What a name does not say of a suite: its mapping file, its sentences.
+        tasks |= {"identity": i} if (i := getattr(make_suite(self.suite), "identity", "")) else {}
         return tasks | {
             "suite": self.suite, "policy": policy, "split": self.split, "swap": self.swap, "join": join,
             "latency": parse(self.latency).to_json(), "rate": self.rate, "seed": self.seed,
@@ -180,7 +182,7 @@ class Command:
         episodes = [e for e in every if not e["group"]]
         stages = {s: np.array([v for r in results for v in r["stages"].get(s, [])]) * 1e3 for s in STAGES}
         report = {
-            "suite": suite.name,
+            "suite": self.suite,
             "policy": self.policy if self.policy.startswith(HUB) else Path(self.policy).name,
             "engine": self.engine,
             "split": self.split,

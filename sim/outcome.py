@@ -29,26 +29,24 @@ def seeds(suite: Any, first: int, episodes: int, tasks: str | None = None) -> Se
 
 
 def more(suite: Any, episodes: list[dict[str, Any]], results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Further keys of the report.
-
-    Raises:
-        TaktError: the simulator was not of the same versions throughout.
-    """
+    """Further keys of the report; where results are of several versions of a package it names them all."""
     found: dict[str, Any] = {}
-    versions = {tuple(sorted(r["versions"].items())) for r in results if "versions" in r}
-    if len(versions) > 1:
-        raise TaktError(f"the results are of several versions of the simulator: {sorted(versions)}")
+    versions: dict[str, set[str]] = {}
+    for result in results:
+        for name, number in result.get("versions", {}).items():
+            versions.setdefault(name, set()).add(number)
     if versions:
-        found["versions"] = dict(versions.pop())
+        found["versions"] = {name: " and ".join(sorted(of)) for name, of in versions.items()}
     return found | (suite.summary(episodes) if hasattr(suite, "summary") else {})
 
 
 class Pace:
     """How fast episodes are played, by the machine's clock: for people, and no part of a report."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, here: bool = True) -> None:
+        """`here`: whether they are processes of this machine."""
         self._begun = time.perf_counter()
-        self._cores = min(workers, os.cpu_count() or 1)
+        self._cores = min(workers, os.cpu_count() or 1) if here else workers
 
     def line(self, episodes: int) -> str:
         minutes = (time.perf_counter() - self._begun) / 60.0
@@ -67,6 +65,8 @@ def lines(report: dict[str, Any], pace: Pace | None) -> list[str]:
     if "versions" in report:
         named = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
         said.append(f"simulated by {named}")
+        if " and " in named:
+            said.append("not all episodes are of the same versions: they do not make one result")
     if pace is not None:
         said.append(pace.line(len(report["episodes"])))
     return said

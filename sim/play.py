@@ -97,17 +97,18 @@ class Worker:
 
 _options: Options | None = None
 _worker: Worker | None = None
+_built = False  # whether this process has had a worker for these options
 
 
 def start(options: Options, parent: int | None = None) -> None:
     """A worker process begins, to end with `parent`. It is built at its first seed, where an error
     reaches the user.
     """
-    global _options, _worker
+    global _options, _built
     if parent is not None:
         follow(parent)
     finish()
-    _options = options
+    _options, _built = options, False
 
 
 def finish() -> None:
@@ -129,7 +130,7 @@ def play(seed: int) -> dict[str, Any]:
     for i, scenario in enumerate(suite.scenarios(seed, _options.split, _options.swap)):
         late = Draws(_options.latency, seed, i)
         try:
-            _worker = _worker or Worker(_options)
+            _worker = _worker or _build(_options)
             episode, joints = obey(_worker, scenario, stages, late)
         except TaktError:
             raise  # something was asked wrongly, which every episode would meet
@@ -143,6 +144,19 @@ def play(seed: int) -> dict[str, Any]:
         versions = getattr(_worker.robot, "versions", {})
     played = {"episodes": episodes, "jerk": jerks, "stages": stages, "latencies": latencies}
     return played | ({"versions": versions} if versions else {})
+
+
+def _build(options: Options) -> Worker:
+    """What cannot be built at first was asked wrongly; what cannot be built again is an episode's error."""
+    global _built
+    try:
+        worker = Worker(options)
+    except TaktError as error:
+        if _built:
+            raise RuntimeError(str(error)) from None
+        raise
+    _built = True
+    return worker
 
 
 def failed(scenario: Any, error: str) -> dict[str, Any]:

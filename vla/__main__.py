@@ -121,6 +121,8 @@ def dispatch(args: list[str]) -> int:
         return command
     for flag in ("json", "video", "trace"):
         check_writable(f"--{flag}", getattr(command, flag, None))
+    folder = getattr(command, "report", None)
+    check_writable("--report", folder / "report.json" if isinstance(folder, Path) else None)
     return command.run()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from runtime.clock import SimulatedClock
+from sim.foreign.process import HostError
 from sim.foreign.robot import ForeignRobot
 from sim.foreign.suite import Scenario
 from vla.contract import CameraSpec, RobotSpec, TaktError
@@ -59,8 +60,15 @@ def write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int) -> 
         size: of the frames, pixels.
 
     Raises:
-        TaktError: the expert failed so often that the candidates ran out.
+        TaktError: the expert failed so often that the candidates ran out, or the simulator did.
     """
+    try:
+        _write(suite, out, seeds, each, size)
+    except HostError as error:
+        raise TaktError(f"the simulator failed, and {out} is not whole: {error}") from None
+
+
+def _write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int) -> None:
     left: dict[str, int] = {}
     with suite.robot(SimulatedClock()) as robot:
         robot.fit([CameraSpec(c.name, size, size) for c in robot.spec.cameras])

@@ -71,6 +71,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         text = path.read_text()
     except OSError as error:
         raise TaktError(f"--suite gym:{path}: {error.strerror}; name a mapping file") from None
+    except ValueError:
+        raise TaktError(f"{path} is no UTF-8 text") from None
     try:
         if path.suffix == ".toml":
             if sys.version_info < (3, 11):
@@ -93,6 +95,17 @@ def _mapping(path: Path, data: dict[str, Any]) -> Mapping:
     frames = {str(name): _frame(name, where) for name, where in data.get("frames", {}).items()}
     instruction = _one_of(data["instruction"], "instruction", ("text", "observation", "info"))
     success = _one_of(data["success"], "success", SUCCESS)
+    names = [name for part in states for name in part["names"]] + [a.name for a in actions]
+    settle = _number(data, "settle", 0.0, 3600.0) if "settle" in data else 0.0
+    seconds = _number(data, "seconds", 1.0 / rate, 3600.0)
+    if settle >= seconds:
+        raise ValueError(f"settle is below seconds, {seconds:g}, not {settle:g}: nothing could succeed")
+    for key in ("reward", "return"):
+        if key in success:
+            _number(success, key, -1e300, 1e300)
+    for some in (names[: -len(actions)], names[-len(actions) :]):
+        if len(set(some)) < len(some):
+            raise ValueError(f"names are different ones, not {', '.join(some)}")
     python = data.get("python")
     world = {
         "name": str(data["id"]), "kwargs": dict(data.get("kwargs", {})), "state": states, "frames": frames,
@@ -103,8 +116,8 @@ def _mapping(path: Path, data: dict[str, Any]) -> Mapping:
         path,
         path.parent / python if python else Path(sys.executable),
         rate,
-        _number(data, "seconds", 1.0 / rate, 3600.0),
-        _number(data, "settle", 0.0, 3600.0) if "settle" in data else 0.0,
+        seconds,
+        settle,
         tuple(name for part in states for name in part["names"]),
         tuple(CameraSpec(name, *where["size"]) for name, where in frames.items()),
         actions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runtime.bundle import sha256
 from runtime.clock import Clock
 from sim.foreign import suite as foreign
 from sim.foreign.process import Host
@@ -29,6 +30,7 @@ class Mapped:
             raise TaktError("--suite gym:FILE.json: name the mapping file (docs/suites.md)")
         self.mapping = mapping.read(argument)
         self.name = f"gym:{Path(argument).name}"
+        self.identity = sha256(Path(argument))
         self.rate, self.seconds = self.mapping.rate, self.mapping.seconds
 
     def scenarios(self, seed: int, split: str, swap: bool) -> list[foreign.Scenario]:

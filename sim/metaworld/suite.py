@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from runtime.bundle import sha256
 from runtime.clock import Clock
 from sim.foreign import suite as foreign
 from sim.foreign.process import Host
@@ -53,7 +55,9 @@ class MetaWorld:
             raise TaktError(f"metaworld or metaworld:plain, not metaworld:{argument}")
         self.plain = argument == "plain"
         self.name = f"metaworld:{argument}" if argument else "metaworld"
-        self.words = tasks.words(os.environ.get("TAKT_METAWORLD_WORDS"))
+        given = os.environ.get("TAKT_METAWORLD_WORDS")
+        self.words = tasks.words(given)
+        self.identity = sha256(Path(given)) if given else ""
         self.python = foreign.interpreter("metaworld", "TAKT_METAWORLD_PYTHON", ".venv-metaworld", REMEDY)
 
     def seeds(self, first: int, episodes: int, only: tuple[str, ...]) -> list[int]:

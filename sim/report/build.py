@@ -12,6 +12,7 @@ from typing import Any
 from runtime.latency import parse
 from runtime.policies import HUB
 from sim import expert
+from sim.foreign.process import HostError
 from sim.report import page, scene3d
 from sim.report.page import Parts
 from sim.report.pictures import Curves, Point
@@ -78,7 +79,7 @@ def films(result: Result, policy: str | None, videos: int) -> tuple[list[Replay]
         return [], "every episode ended in an error"
     try:
         return list(watch(result, policy, chosen)), ""
-    except TaktError as error:
+    except (TaktError, HostError) as error:
         return [], str(error)
 
 

@@ -258,7 +258,8 @@ def budget(r: Result) -> Markup:
             if key in answers:
                 counted.append([name, share(answers[key], answers.get("asked", 0), key != "asked")])
     if "jerk" in data:
-        counted.append(["jerk of the joints, rms over an episode, mean, rad/s³", number(data["jerk"], 4)])
+        unit = "joints, rad/s³" if data["suite"] == "tabletop" else "state, in its units per s³"
+        counted.append([f"rms jerk over an episode, mean, of the {unit}", number(data["jerk"], 4)])
     if counted:
         out.append(table(["over all episodes", ""], counted, (1,), aria_label="ticks, answers, jerk"))
     return tag("section", out)

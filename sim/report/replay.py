@@ -22,6 +22,7 @@ from sim import play
 from sim.gl import mujoco
 from sim.report.result import Result, reason
 from sim.tabletop import rules
+from sim.tabletop.suite import Tabletop
 from sim.tabletop.world import World
 from sim.video import film
 from vla.contract import TaktError
@@ -89,11 +90,11 @@ def watch(result: Result, policy: str, chosen: list[int]) -> Iterator[Replay]:
         data["suite"], policy, data["split"], bool(data.get("swap")), parse(result.latency),
         data.get("join"), float(data.get("rate", 30.0)), result.engine,
     )  # fmt: skip
+    if not isinstance(play.make_suite(data["suite"]), Tabletop):  # before a simulator is built for nothing
+        raise TaktError(f"suite {data['suite']!r} has no world that can be filmed")
     worker = play.Worker(options)
     try:
-        world = getattr(worker.robot, "world", None)
-        if not isinstance(world, World):
-            raise TaktError(f"suite {data['suite']!r} has no world that can be filmed")
+        world = worker.robot.world
         for index in chosen:
             yield _watch(worker, world, result.episodes, index)
     finally:

@@ -68,7 +68,8 @@ class Result:
             out += ["--policy", self.policy]
         for flag, value, default in (
             ("--split", data["split"], "seen"), ("--latency", self.latency, "0ms"),
-            ("--join", data.get("join"), None), ("--rate", f"{data.get('rate', 30.0):g}", "30"),
+            ("--join", data.get("join"), None),
+            ("--rate", f"{data.get('rate', 30.0):g}", "30" if data["suite"] == "tabletop" else None),
             ("--engine", self.engine, engines.DEFAULT),
         ):  # fmt: skip
             if value is not None and value != default:
@@ -181,4 +182,4 @@ def reason(e: dict[str, Any]) -> str:
         return str(e["error"])
     if e["group"] == "absent":
         return "something moved, though nothing was to be done"
-    return f"time ran out ({e['sim_seconds']:g} s)"
+    return f"no success within {e['sim_seconds']:g} s"

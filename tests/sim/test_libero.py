@@ -63,8 +63,11 @@ def test_a_seed_is_a_task_and_one_of_its_fixed_states(suite: Libero) -> None:
     assert (long.task, long.steps, long.seconds) == ("10-9", 520, 26.0)
     assert suite.seeds(0, 2, ("goal-3",)) == [23, 63]
     assert suite.seconds == 26.0 and Libero("90").seeds(0, 1, ()) == list(range(90))
-    found = suite.summary([{"task": "spatial-0", "success": True}, {"task": "10-9", "success": False}])
-    assert found["mean_of_buckets"] == 0.5 and list(found["buckets"]) == ["spatial", "10"]
+    two = [{"task": "spatial-0", "success": True}, {"task": "10-9", "success": False}]
+    found = suite.summary(two)
+    assert "mean_of_buckets" not in found and list(found["buckets"]) == ["spatial", "10"]
+    rest = [{"task": f"{name}-1", "success": True} for name in ("object", "goal")]
+    assert suite.summary([*two, *rest])["mean_of_buckets"] == 0.75
 
 
 def test_the_body_has_eight_numbers_and_seven_actions(suite: Libero) -> None:

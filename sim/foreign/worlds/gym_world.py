@@ -105,4 +105,6 @@ class World:
         frame = np.asarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"frame {name!r} is {frame.dtype} {frame.shape}, not uint8 (height, width, 3)")
+        if list(frame.shape[:2]) != list(where["size"]):
+            raise ValueError(f"frame {name!r} is {frame.shape[:2]}, the mapping says {where['size']}")
         return frame[FLIPS[where["flip"]]]

@@ -14,7 +14,7 @@ from sim.tabletop.suite import SUITE, Scenario
 from vla.__main__ import main
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def short() -> Iterator[None]:
     """Episodes of a second and a half: a touch succeeds in that time, a stack does not."""
     with pytest.MonkeyPatch.context() as patch:
@@ -25,12 +25,10 @@ def short() -> Iterator[None]:
 
         patch.setattr(SUITE, "scenarios", shorter, raising=False)
         yield
-        if play._worker is not None:
-            play._worker.robot.world.close()
-            play._worker = None
+        play.finish()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder(short: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `takt eval --report` leaves of four episodes of the shipped bundle."""
     out = tmp_path_factory.mktemp("report")

@@ -17,7 +17,7 @@ import pytest
 from sim.compare import compare
 from sim.evaluate import SHIPPED
 from sim.report import build, replay, result
-from sim.report.markup import VOID
+from sim.report.markup import VOID, number
 from sim.report.page import Parts, render
 from sim.report.result import Result
 from sim.score import by_task, score
@@ -105,7 +105,7 @@ def test_the_page_says_what_the_json_says(folder: Path) -> None:
         assert f"{low:.1f} – {high:.1f} %" in text
     for row in data["latency_ms"].values():
         assert all(f"{row[q]:.2f}" in text for q in ("p50", "p95", "p99", "max"))
-    assert str(data["latency"]["ticks"]["all"]) in text and f"{data['jerk']:.0f}" in text
+    assert str(data["latency"]["ticks"]["all"]) in text and number(data["jerk"], 4) in text
     for e in data["episodes"]:
         assert e["success"] or (e["instruction"] in text and str(e["seed"]) in text)
     assert "each came to what the evaluation says" in text  # played again: the same, tick for tick
@@ -244,7 +244,7 @@ def test_evaluations_of_several_latencies_make_a_curve() -> None:
 
 def test_reasons() -> None:
     assert result.reason(episode(1, True)) == ""
-    assert result.reason(episode(1, False)) == "time ran out (1 s)"
+    assert result.reason(episode(1, False)) == "no success within 1 s"
     assert result.reason(episode(1, False, error="it broke")) == "it broke"
     assert "something moved" in result.reason(episode(1, False, group="absent"))
 
