@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -267,3 +268,23 @@ def test_an_echo_is_stripped_however_it_is_cut(answer: bytes, chance: random.Ran
     assert echo.strip(whole[:cut]) + echo.strip(whole[cut:]) == whole[len(line) :]
     plain = Echo(line)
     assert plain.strip(whole[len(line) :][:2]) + plain.strip(whole[len(line) :][2:]) == whole[len(line) :]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(71, "Protocol error"), termios.error(25, "no ioctl"), KeyError("x")]
+)
+def test_making_safe_visits_every_servo_whatever_is_raised(
+    bus: Bus, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def broken(*_: object) -> int:
+        tried.append(1)
+        raise error
+
+    monkeypatch.setattr("robot_io.port.os.write", broken)
+    outcome = bus.safe(IDS)
+    assert list(outcome) == list(IDS) and all(outcome.values())
+    assert len(tried) == 1 + len(IDS)
+    if not isinstance(error, KeyError):
+        assert "fails" in outcome[1]

@@ -194,3 +194,19 @@ def test_motion_ends_within_the_brake_when_the_arm_faults(arm: Emulator) -> None
     for servo in IDS:
         assert len({w.value for w in goals if w.servo == servo and w.time > still}) == 1
     assert mark < still
+
+
+def test_what_goes_wrong_while_parking_is_told_and_the_arm_is_made_safe(
+    arm: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError("the gears laughed")
+
+    monkeypatch.setattr("robot_io.arm.park", broken)
+    with drive(arm) as driven:
+        driven.run(20)
+    told = check_bytes(arm, driven.arm)
+    safing = [w for w in told if w.address == r.GOAL.address and w.alone][6:]
+    assert set(IDS) == {w.servo for w in safing}
+    err = capsys.readouterr().err
+    assert "torque ON" in err and "the gears laughed" in err and "parked" not in err

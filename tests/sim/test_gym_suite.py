@@ -220,12 +220,25 @@ def test_one_that_raises_is_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         ({"frames": {"side": {"size": [4, 4]}}}, "frame 'side'"),
         ({"actions": [{"name": "a", "lower": 1, "upper": 0}]}, "action 'a'"),
         ({"actions": [{"lower": 1, "upper": 0}]}, "lower|name"),
+        ({"settle": 5, "seconds": 1}, "settle is below seconds"),
+        ({"success": {"reward": "much"}}, "reward is a number"),
     ],
 )
 def test_a_mapping_that_is_wrong(tmp_path: Path, changed: dict[str, Any], word: str) -> None:
     with pytest.raises(TaktError, match=word) as told:
         Mapped(str(mappings.write(tmp_path, mappings.COUNTING, **changed)))
     assert "\n" not in str(told.value)
+
+
+def test_a_mapping_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(TaktError, match="no UTF-8"):
+        Mapped(str(tmp_path / "m.json"))
+
+
+def test_a_journal_of_a_mapping_that_was_edited_is_refused(tmp_path: Path) -> None:
+    same = [Mapped(str(mappings.write(tmp_path, mappings.COUNTING, seconds=s))).identity for s in (1, 1, 2)]
+    assert same[0] == same[1] != same[2]
 
 
 def test_other_files_and_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
