@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sim.foreign.robot import ForeignRobot
+from sim.score import score
 from vla.contract import TaktError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -72,6 +75,21 @@ def by_task(names: Sequence[str], first: int, episodes: int, only: Sequence[str]
     count = len(names)
     wanted = [s for s in range(first, first + count * episodes) if not only or names[s % count] in only]
     return sorted(wanted, key=lambda s: (s % count, s))
+
+
+def by_bucket(names: Sequence[str], outcomes: Iterable[tuple[str, bool]]) -> dict[str, Any]:
+    """`buckets`, in the order of `names`, and where there are all of them `mean_of_buckets`.
+
+    Args:
+        outcomes: each episode's bucket, and whether it succeeded.
+    """
+    of: dict[str, list[bool]] = {}
+    for name, won in outcomes:
+        of.setdefault(name, []).append(won)
+    found: dict[str, Any] = {"buckets": {name: score(of[name]) for name in names if name in of}}
+    if len(found["buckets"]) == len(names):
+        found["mean_of_buckets"] = float(np.mean([row["rate"] for row in found["buckets"].values()]))
+    return found
 
 
 def plain(suite: str, split: str, swap: bool) -> None:

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from runtime.clock import Clock
 from sim.foreign import suite as foreign
 from sim.foreign.process import Host
 from sim.foreign.robot import ForeignRobot, spec
-from sim.score import score
 from vla.contract import CameraSpec, Dimension, RobotSpec, TaktError
 
 # name -> (tasks, control steps at most): somewhat more than the longest demonstration, as others count
@@ -86,10 +83,5 @@ class Libero:
 
     def summary(self, episodes: list[dict[str, Any]]) -> dict[str, Any]:
         """Success by suite, and the mean of the suites' rates."""
-        of: dict[str, list[bool]] = {}
-        for e in episodes:
-            of.setdefault(e["task"].rpartition("-")[0], []).append(e["success"])
-        buckets = {name: score(of[name]) for name in self.suites if name in of}
-        if len(buckets) < len(self.suites):
-            return {"buckets": buckets}
-        return {"buckets": buckets, "mean_of_buckets": float(np.mean([b["rate"] for b in buckets.values()]))}
+        outcomes = ((e["task"].rpartition("-")[0], e["success"]) for e in episodes)
+        return foreign.by_bucket(self.suites, outcomes)

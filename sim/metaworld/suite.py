@@ -20,7 +20,6 @@ from sim.foreign import suite as foreign
 from sim.foreign.process import Host
 from sim.foreign.robot import ForeignRobot, spec
 from sim.metaworld import tasks
-from sim.score import score
 from vla.contract import CameraSpec, Dimension, RobotSpec, TaktError
 
 STEPS = 500
@@ -94,12 +93,8 @@ class MetaWorld:
     def summary(self, episodes: list[dict[str, Any]]) -> dict[str, Any]:
         """Success by bucket, the mean of the buckets' rates, and the mean of the tasks' rates."""
         by_task: dict[str, list[bool]] = {}
-        by_bucket: dict[str, list[bool]] = {}
         for e in episodes:
             by_task.setdefault(e["task"], []).append(e["success"])
-            by_bucket.setdefault(tasks.BUCKET[e["task"]], []).append(e["success"])
-        buckets = {name: score(by_bucket[name]) for name in tasks.BUCKETS if name in by_bucket}
-        means = {"mean_of_tasks": float(np.mean([np.mean(won) for won in by_task.values()]))}
-        if len(buckets) == len(tasks.BUCKETS):
-            means["mean_of_buckets"] = float(np.mean([row["rate"] for row in buckets.values()]))
-        return {"buckets": buckets, **means}
+        mean = float(np.mean([np.mean(won) for won in by_task.values()]))
+        outcomes = ((tasks.BUCKET[e["task"]], e["success"]) for e in episodes)
+        return foreign.by_bucket(tuple(tasks.BUCKETS), outcomes) | {"mean_of_tasks": mean}
