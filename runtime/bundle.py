@@ -37,6 +37,7 @@ class Bundle:
         steps: of the sampler, >= 1.
         noise: the scale of the noise it starts from. noise_width: numbers in a row of it.
         candidates: how many chunks are drawn of which the best is taken, >= 1.
+        critic: the graph that tells what a chunk is worth, where it has one; loaded where it is asked.
         policy: policy.json as it stands.
     """
 
@@ -50,6 +51,7 @@ class Bundle:
     noise: float
     noise_width: int
     candidates: int
+    critic: Path | None
     policy: dict[str, Any]
 
 
@@ -161,6 +163,7 @@ def _describe(path: Path, policy: dict[str, Any]) -> Bundle:
         noise=float(sampler["noise"]),
         noise_width=int(sampler.get("width", spec.actions.size)),
         candidates=int(sampler.get("candidates", 1)),
+        critic=_file(path, policy["graphs"]["critic"]) if "critic" in policy["graphs"] else None,
         policy=policy,
     )
     _check(bundle)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from runtime.bundle import Bundle
-from runtime.candidates import choose
 from runtime.graphs import Arrays, Graph, Looping, OnnxGraph, batched, check_graphs
 from runtime.pace import Pace
+from runtime.think import Judge, Thinking, judge_of
 from vla import flow, preprocess
 from vla.contract import ActionChunk, Observation, PolicySpec, Prefix, Request, TaktError
 
@@ -30,17 +30,33 @@ class GraphPolicy:
 
     Attributes:
         pace: what prefix and steps have taken lately.
+        think: how many chunks are drawn, and who judges them.
+        judge: says how good each of them is; whoever has a simulator of the scene may put it here.
     """
 
     def __init__(
-        self, bundle: Bundle, graphs: Mapping[str, Graph], clock: Callable[[], float] = time.monotonic
+        self,
+        bundle: Bundle,
+        graphs: Mapping[str, Graph],
+        clock: Callable[[], float] = time.monotonic,
+        think: Thinking | None = None,
     ) -> None:
-        """`graphs` holds "prefix", "step" and, where the bundle has a tokenizer, "words"; `clock` in s."""
+        """
+        Args:
+            graphs: "prefix", "step", where the bundle has a tokenizer "words", and what `think` needs.
+            clock: s.
+            think: how many chunks to draw and who judges them; the bundle's number, and coherence.
+
+        Raises:
+            TaktError: the graphs do not fit the spec, or cannot do what `think` asks.
+        """
         check_graphs(bundle, graphs)
         self.pace = Pace()
+        self.think = Thinking(bundle.candidates) if think is None else think
+        self.judge: Judge = judge_of(self.think, bundle.spec, graphs)
         self._bundle, self._graphs, self._clock = bundle, graphs, clock
         self._batched = batched(graphs)
-        if bundle.candidates > 1 and not self._batched:
+        if self.think.candidates > 1 and not self._batched:
             raise TaktError(
                 f"{bundle.path} draws candidates with a batch of one: export with --dynamic-batch"
             )
@@ -113,8 +129,10 @@ class GraphPolicy:
         watch.mark("prefix")
         actions, seconds = self._sample(memory, requests, due)
         watch.mark("steps")
+        chosen = self._choose(memory, actions, requests)
+        if actions.shape[1] > 1:
+            watch.mark("judge")
         self.pace.ran(watch.stages["prefix"], seconds, len(requests), actions.shape[0] * actions.shape[1])
-        chosen = [self._choose(a, r.prefix) for a, r in zip(actions, requests, strict=True)]
         told = [None] * len(requests) if done is None else [float(p) for p in done]
         if not all(p is None or 0 <= p <= 1 for p in told):
             raise TaktError(f"policy {self.spec.name!r} told no probability of being done: export it again")
@@ -150,7 +168,7 @@ class GraphPolicy:
         """Actions of every request's draws, shape (B, C, H, A), physical units, and each step's seconds."""
         left = None if due is None else due - self._clock()
         most, asked = self._bundle.steps, len(requests)
-        draws = self.pace.candidates_in(left, most, self._bundle.candidates, asked)
+        draws = self.pace.candidates_in(left, most, self.think.candidates, asked)
         steps = self.pace.steps_in(left, most, asked * draws)
         shape = (draws, self.spec.chunk_length, self._bundle.noise_width)
         noise = np.concatenate([flow.noise(shape, r.seed, r.call, self._bundle.noise) for r in requests])
@@ -211,12 +229,16 @@ class GraphPolicy:
         weights = flow.bound(prefix.weights, self.spec.joining, self.spec.committed)
         return prefix.actions.astype(np.float32), weights
 
-    def _choose(self, draws: np.ndarray, prefix: Prefix | None) -> np.ndarray:
-        """The best of (C, H, A)."""
-        if len(draws) == 1:
-            return draws[0]
-        repeated = self._rows(prefix)[1] * (self.spec.joining == "prefix") > 0
-        return draws[choose(draws, self.spec.actions, prefix, repeated)]
+    def _choose(self, memory: Arrays, actions: np.ndarray, requests: Sequence[Request]) -> list[np.ndarray]:
+        """Of each request's draws (B, C, H, A) the one that the judge likes best, each (H, A)."""
+        if actions.shape[1] == 1:
+            return [draws[0] for draws in actions]
+        chosen = []
+        for i, (draws, r) in enumerate(zip(actions, requests, strict=True)):
+            repeated = self._rows(r.prefix)[1] * (self.spec.joining == "prefix") > 0
+            mine = {name: value[i : i + 1] for name, value in memory.items()}
+            chosen.append(draws[int(np.argmin(self.judge(draws, r, repeated, mine)))])
+        return chosen
 
     def _step(
         self, memory: Arrays, x: np.ndarray, t: float, dt: float, kept: np.ndarray, weights: np.ndarray

@@ -19,6 +19,7 @@ from runtime import engine_openvino, engine_ort, engine_tensorrt, tensorrt_libra
 from runtime.bundle import Bundle
 from runtime.engine import GraphPolicy
 from runtime.graphs import Graph, OnnxGraph
+from runtime.think import Thinking
 from vla.contract import TaktError
 
 DEFAULT = "onnx"
@@ -66,7 +67,15 @@ def open_graphs(bundle: Bundle, engine: str = DEFAULT, threads: int = 1) -> dict
 
 
 def open_bundle(
-    bundle: Bundle, engine: str = DEFAULT, threads: int = 1, clock: Callable[[], float] = time.monotonic
+    bundle: Bundle,
+    engine: str = DEFAULT,
+    threads: int = 1,
+    clock: Callable[[], float] = time.monotonic,
+    think: Thinking | None = None,
 ) -> GraphPolicy:
-    """The bundle as a policy run by the engine; raises as `open_graphs`."""
-    return GraphPolicy(bundle, open_graphs(bundle, engine, threads), clock)
+    """The bundle as a policy run by the engine; raises as `open_graphs` and `GraphPolicy`."""
+    graphs = open_graphs(bundle, engine, threads)
+    if think is not None and think.judge == "critic" and bundle.critic is not None:
+        # A small graph on the host, whatever runs the others.
+        graphs["critic"] = OnnxGraph(bundle.critic, threads)
+    return GraphPolicy(bundle, graphs, clock, think)

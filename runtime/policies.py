@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from runtime import bundle, engines
+from runtime.think import Thinking
 from vla.contract import Policy, TaktError
 
 GROUP = "takt.policies"
@@ -25,7 +26,9 @@ def kind_of(place: Path) -> str:
         return ""
 
 
-def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> Policy:
+def open_policy(
+    place: str, threads: int = 1, engine: str = engines.DEFAULT, think: Thinking | None = None
+) -> Policy:
     """The policy at `place`.
 
     Args:
@@ -35,6 +38,7 @@ def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> 
         threads: of the engine, for a bundle or a checkpoint.
         engine: what runs a bundle, one of runtime/engines.py. Torch runs a checkpoint, on the CPU, or with
             "cuda" on a GPU; nothing else has one to choose.
+        think: candidates to draw and how to judge them, of a bundle; its own number by default.
 
     Raises:
         TaktError: there is no such thing, with the valid names; it does not take the argument; it is no
@@ -42,8 +46,10 @@ def open_policy(place: str, threads: int = 1, engine: str = engines.DEFAULT) -> 
     """
     if (Path(place) / "policy.json").is_file():
         engines.parse(engine)  # before what takes time
-        return engines.open_bundle(bundle.load(Path(place)), engine, threads)
+        return engines.open_bundle(bundle.load(Path(place)), engine, threads, think=think)
     engines.parse(engine)
+    if think is not None:
+        raise TaktError(f"--think is for a bundle, and {place} is none: takt export makes one")
     name, colon, argument = place.partition(":")
     checkpoint = place.startswith(HUB) or any((Path(place) / name).exists() for name in WRITTEN)
     if checkpoint:  # torch lives on the other side of that door

@@ -22,7 +22,9 @@ from runtime.bundle import sha256
 from runtime.latency import parse
 from runtime.machine import machine
 from runtime.policies import HUB, open_policy
-from sim import cluster, expert, journal, outcome, pool
+from runtime.think import WORLDLY
+from runtime.think import parse as parse_think
+from sim import cluster, expert, foresight, journal, outcome, pool
 from sim.compare import compare, lines
 from sim.play import STAGES, Options, make_suite
 from sim.report import build
@@ -63,6 +65,10 @@ class Command:
     """Processes."""
     engine: str = engines.DEFAULT
     """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
+    think: str | None = None
+    """Chunks drawn at each request, and who judges them: N or N:JUDGE, of coherence, critic, refuse, world."""
+    noise: float = 0.0
+    """Bursts that push the tabletop's arm off its way, of this strength; demonstrations have 1."""
     ray: str | None = None
     """Play on a Ray cluster: its address, auto, or local for one of this machine; --workers actors."""
     journal: Path | None = None
@@ -119,7 +125,7 @@ class Command:
         return tasks | {
             "suite": self.suite, "policy": policy, "split": self.split, "swap": self.swap, "join": join,
             "latency": parse(self.latency).to_json(), "rate": self.rate, "seed": self.seed,
-            "episodes": self.episodes, "engine": self.engine, "shard": self.shard, "machine": machine(),
+            "episodes": self.episodes, "engine": self.engine, "think": self.think, "noise": self.noise, "shard": self.shard, "machine": machine(),
         }  # fmt: skip
 
     def _check(self) -> tuple[Any, str]:
@@ -139,8 +145,15 @@ class Command:
         if parse(self.latency).median > suite.seconds:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
+        think = parse_think(self.think)
+        if think is not None and think.judge in WORLDLY:
+            foresight.check(suite)
+        if not 0 <= self.noise <= 10 or (self.noise and self.suite != "tabletop"):
+            raise TaktError("--noise is from 0 to 10, and of the suite tabletop")
         asked = expert.spec(suite) if self.policy == expert.NAME else None
-        return suite, joining.make(self.join, asked or open_policy(self.policy, engine=self.engine).spec).name
+        return suite, joining.make(
+            self.join, asked or open_policy(self.policy, engine=self.engine, think=think).spec
+        ).name
 
     def _progress(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
@@ -158,7 +171,10 @@ class Command:
     def _results(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         late, rate = parse(self.latency), self.rate
         assert rate is not None  # `_check` has seen to it
-        options = Options(self.suite, self.policy, self.split, self.swap, late, self.join, rate, self.engine)
+        options = Options(
+            self.suite, self.policy, self.split, self.swap, late, self.join, rate, self.engine, self.think,
+            self.noise,
+        )  # fmt: skip
         if self.journal is None:
             yield from (result for _, result in self._played(options, jobs))
             return
@@ -191,6 +207,8 @@ class Command:
             "latency": {"given": self.latency, **parse(self.latency).to_json(), **waited(results)},
             "join": join,
             "rate": self.rate,
+            **({"think": self.think} if self.think else {}),
+            **({"noise": self.noise} if self.noise else {}),
             "seeds": [self.seed, self.seed + len(outcome.seeds(suite, self.seed, self.episodes)) - 1],
             "episodes": every,
             "success": score([e["success"] for e in episodes]),

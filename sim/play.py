@@ -18,16 +18,19 @@ from runtime import engines, loop
 from runtime.budget import Budget
 from runtime.child import follow
 from runtime.clock import SimulatedClock, Ticker
+from runtime.engine import GraphPolicy
 from runtime.guard import Guard
 from runtime.latency import Draws, Latency
 from runtime.planner import InlineLink, Planner
 from runtime.policies import open_policy
+from runtime.think import WORLDLY, parse
 from runtime.watchdogs import Watch
-from sim import expert
+from sim import expert, foresight
+from sim.disturbed import Disturbed
 from sim.statistics import jerk
 from vla.contract import Observation, Policy, Prefix, TaktError, check_match
 
-STAGES = ("words", "preprocess", "prefix", "steps")
+STAGES = ("words", "preprocess", "prefix", "steps", "judge")
 COUNTS = ("steps", "held", "dry", "skipped", "asked", "late")
 
 
@@ -65,6 +68,8 @@ class Options:
     join: str | None
     rate: float
     engine: str = engines.DEFAULT
+    think: str | None = None
+    noise: float = 0.0
 
     @property
     def period(self) -> float:
@@ -87,7 +92,12 @@ class Worker:
     def _policy(self) -> Policy:
         if self.options.policy == expert.NAME:
             return expert.of(self.suite, self.robot)
-        return open_policy(self.options.policy, threads=1, engine=self.options.engine)
+        think = parse(self.options.think)
+        policy = open_policy(self.options.policy, threads=1, engine=self.options.engine, think=think)
+        if think is not None and think.judge in WORLDLY:
+            assert isinstance(policy, GraphPolicy)
+            policy.judge = foresight.of(self.suite, self.robot, think.judge, policy.spec)
+        return policy
 
     def close(self) -> None:
         """Give back what the simulator holds; it may be in any state."""
@@ -197,8 +207,9 @@ def obey(
         if look is not None:
             look()
 
+    robot = Disturbed(w.robot, scenario.seed, w.options.noise) if w.options.noise else w.robot
     result = loop.run(
-        w.robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,
+        robot, planner, Ticker(clock, period), Budget(64), scenario.instruction,
         Guard(w.robot.spec, Watch(patience=scenario.seconds)), goal, on_tick=watch,
     )  # fmt: skip
     row = {

@@ -1,0 +1,118 @@
+"""Success against the number of candidates, by who judges them: the same tables, bursts and latencies.
+
+    python benchmarks/thinking.py --workers 2
+    python benchmarks/thinking.py --think 1 4:world --episodes 100 --latency 0ms --noise 0
+
+Of each request N chunks are drawn from one look at the frames (one prefix, one batch of steps), and a judge
+takes one (runtime/think.py). Beside success stands what a chunk costs: the medians of prefix, steps and judge
+on this machine, one thread. Every row is compared with the first on the same tables by McNemar's exact test.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from _command import main
+from rich.console import Console
+from rich.table import Table
+
+from runtime.machine import machine
+from runtime.think import parse
+from sim import evaluate
+from sim.evaluate import SHIPPED
+from sim.statistics import mcnemar
+
+RESULTS = Path(__file__).parent / "results" / "thinking.json"
+COSTS = ("prefix", "steps", "judge")
+
+
+@dataclass
+class Command:
+    """Evaluate a bundle that draws several candidates."""
+
+    bundle: Path = SHIPPED
+    """The policy."""
+    think: tuple[str, ...] = (
+        "1", "4", "16", "4:critic", "16:critic", "4:refuse", "4:world", "16:world",
+    )  # fmt: skip
+    """N or N:JUDGE; the first is what the others are compared with."""
+    episodes: int = 300
+    """Tables, the same for all."""
+    seed: int = 20_000
+    """The first one."""
+    latency: str = "lognormal:200ms,0.3"
+    """As takt eval --latency."""
+    noise: float = 1.0
+    """As takt eval --noise."""
+    workers: int = 1
+    """Processes."""
+    json: Path = RESULTS
+    """Where to write the result, after every row."""
+
+    def run(self) -> int:
+        for think in self.think:
+            parse(think)
+        rows: list[dict[str, Any]] = []
+        outcomes: list[list[bool]] = []
+        with tempfile.TemporaryDirectory() as folder:
+            for think in self.think:
+                row, mine = self._row(think, Path(folder, "row.json"))
+                outcomes.append(mine)
+                rows.append(row | self._against(outcomes))
+                self._write(rows)
+        Console().print(table(rows))
+        return 0
+
+    def _row(self, think: str, out: Path) -> tuple[dict[str, Any], list[bool]]:
+        print(f"{think}: ", end="", flush=True)
+        evaluate.Command(
+            policy=str(self.bundle), episodes=self.episodes, seed=self.seed, workers=self.workers,
+            latency=self.latency, noise=self.noise, think=think, json=out,
+        ).run()  # fmt: skip
+        report = jsonlib.loads(out.read_text())
+        costs = {name: report["latency_ms"][name]["p50"] for name in COSTS if name in report["latency_ms"]}
+        row = {"think": think} | {key: report[key] for key in ("success", "tasks", "jerk")}
+        row |= {"p50_ms": costs, "chunk_ms": sum(costs.values()), "load": round(os.getloadavg()[0], 1)}
+        return row, [e["success"] for e in report["episodes"]]
+
+    def _against(self, outcomes: list[list[bool]]) -> dict[str, Any]:
+        pairs = list(zip(outcomes[-1], outcomes[0], strict=True))
+        return {
+            "won": sum(a and not b for a, b in pairs),
+            "lost": sum(b and not a for a, b in pairs),
+            "p": mcnemar(outcomes[-1], outcomes[0]),
+        }
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["cost"] = row["chunk_ms"] / rows[0]["chunk_ms"]
+        report = {
+            "machine": machine(), "bundle": self.bundle.name, "latency": self.latency, "noise": self.noise,
+            "episodes": self.episodes, "seeds": [self.seed, self.seed + self.episodes - 1], "rows": rows,
+        }  # fmt: skip
+        self.json.parent.mkdir(parents=True, exist_ok=True)
+        self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    out = Table(title="candidates, judged; won, lost and p against the first row (McNemar, paired)")
+    for column in ("think", "success", "95 %", "won", "lost", "p", "chunk, ms", "cost", "jerk"):
+        out.add_column(column, justify="left" if column == "think" else "right")
+    for row in rows:
+        s = row["success"]
+        low, high = (100 * v for v in s["ci95"])
+        out.add_row(
+            row["think"], f"{s['k']}/{s['n']}", f"{low:.0f} .. {high:.0f}", str(row["won"]), str(row["lost"]),
+            f"{row['p']:.2g}", f"{row['chunk_ms']:.1f}", f"{row['cost']:.2f}x", f"{row['jerk']:.0f}",
+        )  # fmt: skip
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main(Command))
