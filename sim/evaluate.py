@@ -66,7 +66,7 @@ class Command:
     engine: str = engines.DEFAULT
     """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
     think: str | None = None
-    """Chunks drawn at each request, and who judges them: N or N:JUDGE, of coherence, critic, refuse, world."""
+    """Chunks drawn at each request and who takes one: N or N:JUDGE, of coherence, critic, refuse, world."""
     noise: float = 0.0
     """Bursts that push the tabletop's arm off its way, of this strength; demonstrations have 1."""
     ray: str | None = None
@@ -125,7 +125,8 @@ class Command:
         return tasks | {
             "suite": self.suite, "policy": policy, "split": self.split, "swap": self.swap, "join": join,
             "latency": parse(self.latency).to_json(), "rate": self.rate, "seed": self.seed,
-            "episodes": self.episodes, "engine": self.engine, "think": self.think, "noise": self.noise, "shard": self.shard, "machine": machine(),
+            "episodes": self.episodes, "engine": self.engine, "shard": self.shard,
+            "think": self.think, "noise": self.noise, "machine": machine(),
         }  # fmt: skip
 
     def _check(self) -> tuple[Any, str]:
@@ -151,9 +152,8 @@ class Command:
         if not 0 <= self.noise <= 10 or (self.noise and self.suite != "tabletop"):
             raise TaktError("--noise is from 0 to 10, and of the suite tabletop")
         asked = expert.spec(suite) if self.policy == expert.NAME else None
-        return suite, joining.make(
-            self.join, asked or open_policy(self.policy, engine=self.engine, think=think).spec
-        ).name
+        asked = asked or open_policy(self.policy, engine=self.engine, think=think).spec
+        return suite, joining.make(self.join, asked).name
 
     def _progress(self, jobs: Sequence[int], join: str) -> Iterator[dict[str, Any]]:
         """Results in the order of the seeds, with a bar and the running success."""
