@@ -24,6 +24,7 @@ from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
+from runtime.think import served
 from vla.contract import Robot, TaktError, check_match
 
 WAIT = 60.0  # s, for the first answer of a policy's server
@@ -61,17 +62,18 @@ def is_address(place: str) -> bool:
 
 @contextmanager
 def policy_at(
-    place: str, threads: int, engine: str = engines.DEFAULT, **options: Any
+    place: str, threads: int, engine: str = engines.DEFAULT, think: str | None = None, **options: Any
 ) -> Iterator[RemotePolicy]:
     """The policy at an address, or one that a child process serves: a bundle's folder, or a name.
 
-    `options` are those of `RemotePolicy`.
+    `think`: candidates and their judge, of a child's policy. `options` are those of `RemotePolicy`.
     """
     with ExitStack() as stack:
         address = place
         if not is_address(place):
             wait = DOWNLOAD if place.startswith("hub:") else WAIT
-            address, _ = stack.enter_context(spawn(place, threads=threads, timeout=wait, engine=engine))
+            child = spawn(place, threads=threads, timeout=wait, engine=engine, think=think)
+            address, _ = stack.enter_context(child)
         yield stack.enter_context(RemotePolicy(address, **options))
 
 
@@ -170,6 +172,8 @@ class Command:
     """Threads of the engine, when the policy is a folder."""
     engine: str = engines.DEFAULT
     """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
+    think: str | None = None
+    """Chunks drawn at each request and who takes one: N or N:JUDGE, coherence or critic, as time allows."""
     trace: Path | None = None
     """Where to write the run as a timeline that ui.perfetto.dev opens."""
     json: Path | None = None
@@ -180,7 +184,8 @@ class Command:
         robot = make_robot(self.robot, **self._options())
         link = {"robot": self.name or robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
-        with interruptible() as pressed, policy_at(self.policy, self.threads, self.engine, **link) as policy:
+        at = policy_at(self.policy, self.threads, self.engine, self.think, **link)
+        with interruptible() as pressed, at as policy:
             check_match(policy.spec, robot.spec)
             joining.make(self.join, policy.spec)
             with pressed.through(robot):
@@ -210,6 +215,8 @@ class Command:
             raise TaktError(
                 "--engine is for a policy started here; give it to the server: takt serve --engine"
             )
+        if served(self.think) is not None and is_address(self.policy):
+            raise TaktError("--think is for a policy started here; give it to the server: takt serve --think")
         if self.core is not None and not self.realtime:
             raise TaktError("--core is where --realtime runs: give both, or neither")
         for name in ("deadline", "max_age"):

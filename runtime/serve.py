@@ -20,6 +20,7 @@ from runtime.desk import Desk
 from runtime.policies import open_policy
 from runtime.protocols import front, gr00t, mapping, openpi
 from runtime.server import Server
+from runtime.think import served
 from vla.contract import Policy, TaktError
 
 FOREIGN: Mapping[str, Callable[..., AbstractContextManager[Any]]] = {
@@ -82,6 +83,8 @@ class Command:
     """Threads of the engine."""
     engine: str = engines.DEFAULT
     """What runs a bundle: onnx, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; NAME:PRECISION."""
+    think: str | None = None
+    """Chunks drawn at each request and who takes one: N or N:JUDGE, coherence or critic."""
     json: Path | None = None
     """Where to write the addresses and the spec once it listens."""
     parent: int | None = None
@@ -115,7 +118,7 @@ class Command:
             raise TaktError("the thread that serves has ended, see above: please report it")
 
     def _policy(self) -> Policy:
-        return open_policy(self.policy, self.threads, self.engine)
+        return open_policy(self.policy, self.threads, self.engine, served(self.think))
 
     def _checked(self) -> tuple[dict[str, str], dict[str, Path], str | None]:
         """Addresses and mappings by protocol, and the token; nonsense is refused before a policy loads."""
@@ -123,6 +126,7 @@ class Command:
         foreign = [name for name in where if name in FOREIGN]
         if self.mapping and len(self.mapping) != len(foreign):
             raise TaktError(f"--mapping takes one file for each of {', '.join(foreign) or 'gr00t, openpi'}")
+        served(self.think)
         if self.batch < 1 or self.threads < 1:
             raise TaktError("--batch and --threads are at least 1")
         token = None

@@ -26,6 +26,7 @@ def spawn(
     threads: int = 1,
     timeout: float = 60.0,
     engine: str | None = None,
+    think: str | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server for `policy`; yields (address, process) once it answers, and leaves no process behind.
 
@@ -34,13 +35,14 @@ def spawn(
         bind: where it listens; a socket in a new private folder by default.
         timeout: s to wait for its first answer.
         engine: what runs a bundle (runtime/engines.py); None for the server's default.
+        think: candidates and their judge (runtime/think.py); None for the bundle's own.
 
     Raises:
         TaktError: the server's own last line when it ends, or that it does not answer.
     """
     with tempfile.TemporaryDirectory(prefix="takt-") as folder, open(Path(folder, "log"), "w+b") as log:
         address = bind or f"ipc://{folder}/policy"
-        child = _start(str(policy), address, threads, engine, log)
+        child = _start(str(policy), address, threads, engine, think, log)
         try:
             _await(child, address, timeout, log)
             yield address, child
@@ -53,11 +55,12 @@ def spawn(
 
 
 def _start(
-    policy: str, address: str, threads: int, engine: str | None, log: IO[bytes]
+    policy: str, address: str, threads: int, engine: str | None, think: str | None, log: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "vla", "serve", policy, "--bind", address]
     command += ["--threads", str(threads), "--parent", str(os.getpid())]
     command += [] if engine is None else ["--engine", engine]
+    command += [] if think is None else ["--think", think]
     # A session of its own: Ctrl-C in the terminal reaches the control loop alone, which then ends the
     # child when the robot is safe.
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

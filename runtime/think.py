@@ -80,6 +80,21 @@ def judge_of(think: Thinking, spec: PolicySpec, graphs: Mapping[str, Graph]) -> 
     return Nobody(think.judge) if think.judge in WORLDLY else Coherence(spec)
 
 
+def served(text: str | None) -> Thinking | None:
+    """As `parse`, for a server, which has no simulator.
+
+    Raises:
+        TaktError: also for a judge that needs one.
+    """
+    think = parse(text)
+    if think is not None and think.judge in WORLDLY:
+        raise TaktError(
+            f"--think {text}: {think.judge} plays chunks in a simulator, which only takt eval has; "
+            f"valid: {', '.join(j for j in JUDGES if j not in WORLDLY)}"
+        )
+    return think
+
+
 class Coherence:
     """Goes on best with the running plan (candidates.py)."""
 
@@ -115,4 +130,4 @@ class Nobody:
     def __call__(
         self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Arrays
     ) -> np.ndarray:
-        raise TaktError(f"the judge {self._name!r} plays chunks in a simulator: only takt eval has one")
+        raise TaktError(f"the judge {self._name!r} plays chunks in a simulator, and nobody gave it one")

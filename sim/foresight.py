@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtime.graphs import Arrays
-from runtime.safety import Limits, limit, start
+from runtime.safety import Limits, Memory, limit
 from runtime.think import Coherence, Judge
 from sim.robot import TabletopRobot
 from sim.tabletop import rules
@@ -60,8 +60,9 @@ class Foresight:
         world, chunk = self._robot.world, ActionChunk(begun, self._spec.dt, rows)
         before, held = world.things(), world.held()
         world.keep()
-        # What the loop's filter remembers is not known here; it differs in the first ticks alone.
-        now, memory = begun, start(self._limits, world.joints(), begun)
+        # What the loop's filter remembers is nearly that: the arm moves as it was commanded to.
+        last = world.commanded()
+        now, memory = begun, Memory(last, world.speeds(), last, begun)
         while (row := chunk.at(now, self._spec.actions.absolute)) is not None:
             now += TICK
             command, memory, _ = limit(self._limits, memory, row, world.joints(), now)

@@ -45,6 +45,7 @@ class World:
         self._renderers: dict[str, mujoco.Renderer] = {}
         model = self.model
         self._arm = np.array([model.joint(name).qposadr[0] for name in JOINTS])
+        self._dofs = np.array([model.joint(name).dofadr[0] for name in JOINTS])
         self._tool, self._tip = model.site("tool").id, model.site("tip").id
         self._bodies = np.array([model.body(name).id for name in SLOTS])
         self._qpos = np.array([model.joint(name).qposadr[0] for name in SLOTS])
@@ -129,6 +130,14 @@ class World:
     def joints(self) -> np.ndarray:
         """Joint angles, shape (6,), float32 [rad]."""
         return self.data.qpos[self._arm].astype(np.float32)
+
+    def speeds(self) -> np.ndarray:
+        """The joints' velocities, shape (6,) [rad/s]."""
+        return self.data.qvel[self._dofs].copy()
+
+    def commanded(self) -> np.ndarray:
+        """The last command, shape (6,) [rad]."""
+        return self.data.ctrl.copy()
 
     def tool(self) -> np.ndarray:
         """The point between the jaws, shape (3,) [m]."""
