@@ -128,10 +128,13 @@ def critic(model: nano.Nano) -> Part:
 
     def inputs(batch: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(batch)
+        state = torch.randn(batch, c.state, generator=g) * model.state_std + model.state_mean
+        # Chunks as there are some: of others every critic says next to nothing, which hides its differences.
+        spread = torch.randn(batch, c.rows, c.actions, generator=g) * model.action_std
         return {
             "memory_cond": torch.randn(batch, c.cond, generator=g),
-            "memory_state": torch.randn(batch, c.state, generator=g),
-            "actions": torch.randn(batch, c.rows, c.actions, generator=g),
+            "memory_state": state,
+            "actions": spread + model.action_mean + state[:, None] * model.relative,
         }
 
     return Part("critic", _Critic(model), inputs, ("score",))
