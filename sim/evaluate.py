@@ -147,6 +147,8 @@ class Command:
             raise TaktError(f"--latency {self.latency} is longer than an episode, {suite.seconds:g} s")
         # A broken bundle, or a joining that it cannot do, is refused here, before workers start.
         think = parse_think(self.think)
+        if think is not None and self.policy == expert.NAME:
+            raise TaktError("--think is for a bundle, and the expert is none")
         if think is not None and think.judge in WORLDLY:
             foresight.check(suite)
         if not 0 <= self.noise <= 10 or (self.noise and self.suite != "tabletop"):

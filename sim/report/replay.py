@@ -88,7 +88,8 @@ def watch(result: Result, policy: str, chosen: list[int]) -> Iterator[Replay]:
     data = result.data
     options = play.Options(
         data["suite"], policy, data["split"], bool(data.get("swap")), parse(result.latency),
-        data.get("join"), float(data.get("rate", 30.0)), result.engine,
+        data.get("join"), float(data.get("rate", 30.0)), result.engine, data.get("think"),
+        float(data.get("noise", 0.0)),
     )  # fmt: skip
     if not isinstance(play.make_suite(data["suite"]), Tabletop):  # before a simulator is built for nothing
         raise TaktError(f"suite {data['suite']!r} has no world that can be filmed")

@@ -70,7 +70,8 @@ class Result:
             ("--split", data["split"], "seen"), ("--latency", self.latency, "0ms"),
             ("--join", data.get("join"), None),
             ("--rate", f"{data.get('rate', 30.0):g}", "30" if data["suite"] == "tabletop" else None),
-            ("--engine", self.engine, engines.DEFAULT),
+            ("--engine", self.engine, engines.DEFAULT), ("--think", data.get("think"), None),
+            ("--noise", data.get("noise"), None),
         ):  # fmt: skip
             if value is not None and value != default:
                 out += [flag, str(value)]
@@ -92,8 +93,9 @@ class Result:
         return shlex.join(["takt", "eval", *self.options(seed), "--report", where])
 
     def name(self) -> str:
-        """What tells this from others: policy, way of joining, latency, engine."""
+        """What tells this from others: policy, way of joining, latency, candidates, noise, engine."""
         parts = [self.data["policy"], self.data.get("join"), self.latency]
+        parts += [f"{name} {self.data[name]}" for name in ("think", "noise") if self.data.get(name)]
         return ", ".join(
             str(p) for p in (*parts, *([self.engine] if self.engine != engines.DEFAULT else [])) if p
         )

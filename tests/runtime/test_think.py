@@ -31,7 +31,7 @@ def test_what_is_written_is_read_back(count: int, judge: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "65", "-1", "4:", ":critic", "4:nobody", "4:critic:world", "four"])
 def test_nonsense_is_refused_with_what_is_valid(text: str) -> None:
-    with pytest.raises(TaktError, match="1 to 64.*coherence, critic, refuse, world"):
+    with pytest.raises(TaktError, match=r"1 to 64.*coherence, critic, refuse, world"):
         think.parse(text)
 
 
@@ -73,7 +73,7 @@ def test_the_critic_takes_what_is_worth_most_wherever_it_stands(order: list[int]
 
 
 def test_a_judge_that_is_not_there_is_named() -> None:
-    with pytest.raises(TaktError, match="no critic.*takt export --critic"):
+    with pytest.raises(TaktError, match=r"no critic.*takt export --critic"):
         think.judge_of(Thinking(4, "critic"), SPEC, {})
     with pytest.raises(TaktError, match="'world' plays chunks in a simulator"):
         think.judge_of(Thinking(4, "world"), SPEC, {})(np.zeros((4, *SHAPE)), asked(), NOTHING, {})
