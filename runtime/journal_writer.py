@@ -5,6 +5,7 @@ Nothing in here runs beside the control loop: `runtime.record_process` does, in 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -202,10 +203,8 @@ class Episode:
         """Complete it with what is on the disk, as nothing more can be written."""
         (self.folder / journal.RESERVE).unlink(missing_ok=True)
         for film in self._films.values():
-            try:
+            with contextlib.suppress(OSError, av.FFmpegError):  # what it could write is there
                 film.close()
-            except (OSError, av.FFmpegError):
-                pass  # what it could write is there
         commit = journal.close(self.folder, ended, dropped + self.rows - self.durable, success)
         self._file.close()
         return commit

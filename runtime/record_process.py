@@ -19,6 +19,7 @@ is completed with what has come.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import signal
@@ -136,16 +137,12 @@ class Recording:
         self._episode = None
         why = reason(error)
         self._tell({"failed": why})
-        try:
+        with contextlib.suppress(OSError):  # `journal.recover` finds it
             self._cut = episode.folder, episode.give_up(why)
-        except OSError:
-            pass  # `journal.recover` finds it
 
     def _tell(self, what: dict[str, Any]) -> None:
-        try:
+        with contextlib.suppress(zmq.Again):  # nobody listens
             self._socket.send(msgpack.packb(what), zmq.NOBLOCK)
-        except zmq.Again:
-            pass  # nobody listens
 
 
 def reason(error: Exception) -> str:
@@ -164,8 +161,7 @@ def main() -> int:
     # Whoever stops its owner stops it too, when the robot is safe: by the pipe, not by the terminal.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    context = zmq.Context.instance()
-    socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
     socket.setsockopt(zmq.LINGER, 1000)
     socket.setsockopt(zmq.RCVHWM, args.queue)
     socket.connect(args.address)

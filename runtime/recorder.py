@@ -174,6 +174,11 @@ class Recorder:
         return Commit(**self._ended)
 
     @property
+    def recording(self) -> bool:
+        """Whether an episode has begun that was not ended."""
+        return self._open
+
+    @property
     def at_risk(self) -> float:
         """How long ago the oldest tick came that is not on the disk yet, s."""
         self._hear()
