@@ -30,6 +30,7 @@ from runtime.planner import InlineLink, Link, Planner
 from runtime.realtime import without_collections
 from runtime.recorder import Recorder
 from runtime.run import Presses, interruptible, make_robot, policy_at, robot_options, told
+from runtime.states import State
 from vla.contract import Observation, PolicySpec, Robot, TaktError, check_match
 
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": None}
@@ -179,14 +180,17 @@ class Command:
         clock, guard, period = MonotonicClock(), Guard(robot.spec), 1.0 / self.rate
         planner = Planner(source.spec, source.link, join=self.join, period=period)
         begun: list[float] = []
+        ticked = [0.0]
 
         def over(now: float) -> bool:
+            ticked[0] = now
             return bool(begun) and (now - begun[0] >= self.seconds or enter())
 
         def on_tick(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
             if not (begun or source.ready()):
                 return  # on its way to where the leader is: no part of the episode
-            now = clock.now()
+            # While it brakes to its end nobody asks whether it is over, and the tick's own time is not told.
+            now = ticked[0] if guard.status.state < State.PARKING else clock.now()
             begun[:] = begun or [now]
             recorder.put(now, seen, target, command, guard.status.state.name, guard.verdicts)
 
