@@ -33,7 +33,8 @@ from runtime.child import stop
 from runtime.journal import Commit, Meta
 from vla.contract import Observation, RobotSpec, TaktError
 
-QUEUE = 0.2  # s of ticks that may wait at either end
+QUEUE = 0.4  # s of ticks that may wait at either end
+RISK = 0.9  # s of ticks that are not on the disk yet; with so many, further ones are dropped and counted
 WAIT = 30.0  # s for the recorder to start, and to begin and complete an episode
 
 
@@ -132,7 +133,8 @@ class Recorder:
         tick, self._tick = self._tick, self._tick + 1
         self._hear()
         self._look()
-        if self.problem:
+        # What is dropped is counted, what is lost is not: no more than `RISK` is ever there to be lost.
+        if self.problem or (self._waiting and time.monotonic() - self._waiting[0][1] > RISK):
             self.dropped += 1
             return False
         fresh = self._fresh(seen)
@@ -180,7 +182,7 @@ class Recorder:
 
     @property
     def at_risk(self) -> float:
-        """How long ago the oldest tick came that is not on the disk yet, s."""
+        """How long ago the oldest tick was handed over that is not on the disk yet, s."""
         self._hear()
         return time.monotonic() - self._waiting[0][1] if self._waiting else 0.0
 
