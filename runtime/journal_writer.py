@@ -32,6 +32,7 @@ _MILLISECOND = Fraction(1, 1000)
 _ENCODER = {"preset": "ultrafast", "tune": "zerolatency", "crf": "18"}
 # A cluster for each frame, and each written out when it is complete.
 _MUXER = {"cluster_time_limit": "1", "flush_packets": "1"}
+_APART = 2  # ms between two frames, at least: what is nearer than the limit above shares a cluster
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
@@ -84,7 +85,7 @@ class Film:
             size = f"{camera.height}x{camera.width}"
             raise TaktError(f"camera {camera.name!r}: films need an even height and width, not {size}")
         self.frames = 0
-        self._begun, self._last, self._waits = begun, -1, False
+        self._begun, self._last, self._waits = begun, -_APART, False
         self._convert = VideoReformatter()
         self._film = av.open(str(path), "w", format="matroska", options=_MUXER)
         options = _ENCODER | {"g": str(max(1, round(rate)))}
@@ -107,7 +108,7 @@ class Film:
         """When this returns every frame that was put is on the disk."""
         if self._waits:
             # The muxer keeps the last frame until there is another: the same once more costs a few bytes.
-            self._write(self._last + 1)
+            self._write(self._last)
             self._waits = False
         os.fsync(self._handle)
 
@@ -121,7 +122,7 @@ class Film:
             os.close(self._handle)
 
     def _write(self, at: int) -> None:
-        self._last = max(self._last + 1, at)
+        self._last = max(self._last + _APART, at)
         self._frame.pts, self._frame.time_base = self._last, _MILLISECOND
         self._film.mux(self._stream.encode(self._frame))
         self.frames += 1
