@@ -169,7 +169,10 @@ class Recorder:
         """
         self._open = False
         gone = f"episode {self.number} is left open, and what is on the disk of it will be found"
-        self._send({"do": "end", "ended": ended, "dropped": self.dropped, "success": success}, wait=True)
+        end = {"do": "end", "ended": ended, "dropped": self.dropped, "success": success}
+        self._look()
+        if self._dead or not self._send(end, wait=True):
+            raise TaktError(f"{self._folder}: {self.problem or 'the recorder does not answer'}; {gone}")
         self._await(lambda: self._ended is not None, gone)
         if not self._ended:
             raise TaktError(f"{self._folder}: {self.problem}; {gone}")
@@ -207,6 +210,7 @@ class Recorder:
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, queue)
+        self._socket.setsockopt(zmq.SNDTIMEO, round(WAIT * 1000))
         self._socket.bind(address)
         command = [sys.executable, "-m", "runtime.record_process", str(self._folder.resolve()), address]
         self._child = subprocess.Popen(
@@ -240,10 +244,6 @@ class Recorder:
 
     def _send(self, head: dict[str, Any], *frames: np.ndarray, wait: bool = False) -> bool:
         parts = [msgpack.packb(head), *(np.ascontiguousarray(frame) for frame in frames)]
-        self._look()
-        if self._dead:
-            return False
-        self._socket.setsockopt(zmq.SNDTIMEO, round(WAIT * 1000))
         try:
             # Copied: whoever made the frames may overwrite them while the message waits.
             self._socket.send_multipart(parts, 0 if wait else zmq.NOBLOCK, copy=True)
