@@ -18,7 +18,7 @@ import numpy as np
 from robot_io import calibration as files
 from robot_io import connect
 from robot_io import registers as r
-from robot_io.bus import PATIENCE, Bus
+from robot_io.bus import PATIENCE, Bus, seconds_of
 from robot_io.calibration import Calibration, Joint
 from robot_io.port import Port, PortGone
 from vla.contract import TaktError
@@ -81,8 +81,8 @@ class Leader:
         return float(self._times.min()), self._angles.copy()
 
 
-def make(port: str, calibration: Path | None = None) -> Leader:
-    """The leader `so101` (entry points `takt.leaders`).
+def make(port: str, calibration: Path | None = None, patience: str = str(PATIENCE)) -> Leader:
+    """The leader `so101` (entry points `takt.leaders`). Options are words, as those of the robot `so101`.
 
     Raises:
         TaktError: what is missing.
@@ -91,4 +91,4 @@ def make(port: str, calibration: Path | None = None) -> Leader:
         raise TaktError("the leader needs its calibration: --leader-calibration FILE (takt calibrate)")
     if port == "emulated":
         raise TaktError("nobody leads an emulated arm: name the line of one, --leader /dev/ttyACM1")
-    return Leader(port, files.read(Path(calibration)))
+    return Leader(port, files.read(Path(calibration)), seconds_of(patience))

@@ -30,7 +30,6 @@ from runtime.planner import InlineLink, Link, Planner
 from runtime.realtime import without_collections
 from runtime.recorder import Recorder
 from runtime.run import Presses, interruptible, make_robot, policy_at, robot_options, told
-from runtime.states import State
 from vla.contract import Observation, PolicySpec, Robot, TaktError, check_match
 
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": None}
@@ -61,6 +60,8 @@ class Command:
     """What moves it instead: the line of a second arm, which is led by hand."""
     leader_calibration: Path | None = None
     """The leader's calibration."""
+    leader_options: tuple[str, ...] = ()
+    """More for the leader, each NAME=VALUE."""
     leader_type: str = "so101"
     """The leader's kind."""
     episodes: int = 1
@@ -123,7 +124,7 @@ class Command:
 
     def _movers(self, stack: ExitStack) -> tuple[RemotePolicy | None, Leader | None]:
         if self.leader is not None:
-            options = {"port": self.leader, "calibration": self.leader_calibration}
+            options = robot_options(self.leader, self.leader_calibration, self.leader_options)
             return None, stack.enter_context(make_leader(self.leader_type, **options))
         assert self.policy is not None
         link = policy_at(self.policy, self.threads, self.engine, robot=self.robot)
@@ -180,17 +181,17 @@ class Command:
         clock, guard, period = MonotonicClock(), Guard(robot.spec), 1.0 / self.rate
         planner = Planner(source.spec, source.link, join=self.join, period=period)
         begun: list[float] = []
-        ticked = [0.0]
+        ticked: list[float] = []
 
         def over(now: float) -> bool:
-            ticked[0] = now
+            ticked[:] = [now]
             return bool(begun) and (now - begun[0] >= self.seconds or enter())
 
         def on_tick(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
             if not (begun or source.ready()):
                 return  # on its way to where the leader is: no part of the episode
             # While it brakes to its end nobody asks whether it is over, and the tick's own time is not told.
-            now = ticked[0] if guard.status.state < State.PARKING else clock.now()
+            now = ticked.pop() if ticked else clock.now()
             begun[:] = begun or [now]
             recorder.put(now, seen, target, command, guard.status.state.name, guard.verdicts)
 
