@@ -1,11 +1,11 @@
 """The recorder's own process: takes ticks from a socket and writes journals.
 
-    python -m runtime.record_process JOURNALS SOCKET --queue N
+    python -m runtime.record_process JOURNALS SOCKET --queue N --memory FD
 
-One PAIR socket, msgpack maps; a tick's frames follow its map as parts of their own.
+One PAIR socket, msgpack maps; frames are in memory that the two processes share (`runtime.slots`).
 
-    here comes   {"do": "begin", "meta": {...}}      -> {"begun": number}
-                 {"do": "tick", ...}, frame, ...     nothing
+    here comes   {"do": "begin", "meta": {...}, "slots": n}   -> {"begun": number}
+                 {"do": "tick", ..., "slot": i}      -> {"free": i}, where it had new frames
                  {"do": "end", "ended": why, "dropped": n, "success": yes or no or None}
                                                      -> {"ended": {...}}, see `journal.Commit`
     and goes     {"ready": {episode: {...}}}         at first, with what a recorder before had left behind
@@ -25,7 +25,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ import zmq
 from runtime import journal
 from runtime.journal import Commit, Meta
 from runtime.journal_writer import Episode, Row
+from runtime.slots import Slots
 from vla.contract import TaktError
 
 _PIECE = 50  # ms between looks at whether it is time to sync
@@ -46,19 +46,22 @@ _PIECE = 50  # ms between looks at whether it is time to sync
 class Recording:
     """Episodes one after the other, and what is told of them."""
 
-    def __init__(self, root: Path, socket: zmq.Socket[bytes]) -> None:
-        self._root, self._socket = root, socket
+    def __init__(self, root: Path, socket: zmq.Socket[bytes], slots: Slots) -> None:
+        self._root, self._socket, self._slots = root, socket, slots
         self._episode: Episode | None = None
         self._cut: tuple[Path, Commit] | None = None  # what a disk that could take no more left of one
         self._synced = 0.0
 
-    def hear(self, parts: Sequence[bytes]) -> None:
+    def hear(self, message: bytes) -> None:
         """One message."""
-        told = msgpack.unpackb(parts[0])
+        told = msgpack.unpackb(message)
         if told["do"] == "begin":
-            self._begin(Meta.from_json(told["meta"]))
-        elif told["do"] == "tick" and self._episode is not None:
-            self._tick(self._episode, told, parts[1:])
+            self._begin(Meta.from_json(told["meta"]), told["slots"])
+        elif told["do"] == "tick":
+            if self._episode is not None:
+                self._tick(self._episode, told)
+            if told["frames"]:
+                self._tell({"free": told["slot"]})
         elif told["do"] == "end":
             self._end(told["ended"], told["dropped"], told["success"])
 
@@ -81,8 +84,9 @@ class Recording:
         if self._episode is not None:
             self._end("the control process ended", 0, None)
 
-    def _begin(self, meta: Meta) -> None:
+    def _begin(self, meta: Meta, slots: int) -> None:
         self._cut = None
+        self._slots.lay_out({c.name: (c.height, c.width, 3) for c in meta.cameras}, slots, fresh=False)
         try:
             self._episode = Episode(self._root, meta)
         except (OSError, TaktError) as error:
@@ -91,7 +95,7 @@ class Recording:
         self._synced = time.monotonic()
         self._tell({"begun": int(self._episode.folder.name)})
 
-    def _tick(self, episode: Episode, told: dict[str, Any], parts: Sequence[bytes]) -> None:
+    def _tick(self, episode: Episode, told: dict[str, Any]) -> None:
         row = Row(
             told["tick"],
             told["time"],
@@ -103,10 +107,7 @@ class Recording:
             tuple(told["verdicts"]),
             told["captured"],
         )
-        frames = {
-            camera: np.frombuffer(part, np.uint8).reshape(shape)
-            for (camera, shape), part in zip(told["frames"].items(), parts, strict=True)
-        }
+        frames = {camera: self._slots[told["slot"]][camera] for camera in told["frames"]}
         try:
             episode.put(row, frames)
         except (OSError, av.FFmpegError) as error:
@@ -157,6 +158,7 @@ def main() -> int:
     parser.add_argument("root", type=Path)
     parser.add_argument("address")
     parser.add_argument("--queue", type=int, required=True, help="ticks that may wait")
+    parser.add_argument("--memory", type=int, required=True, help="descriptor of the frames' memory")
     args = parser.parse_args()
     # Whoever stops its owner stops it too, when the robot is safe: by the pipe, not by the terminal.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -172,7 +174,7 @@ def main() -> int:
         socket.send(msgpack.packb({"failed": f"{args.root}: {reason(error)}"}))
         return 1
     socket.send(msgpack.packb({"ready": found}))
-    _serve(Recording(args.root, socket), socket)
+    _serve(Recording(args.root, socket, Slots(args.memory)), socket)
     return 0
 
 
@@ -185,7 +187,7 @@ def _serve(recording: Recording, socket: zmq.Socket[bytes]) -> None:
     while True:
         ready = dict(poller.poll(_PIECE))
         while socket.poll(0):
-            recording.hear(socket.recv_multipart())
+            recording.hear(socket.recv())
             recording.sync()
         recording.sync()
         if owner in ready:  # nothing ever comes from there but its end, and all that came before is heard

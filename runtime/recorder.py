@@ -31,6 +31,7 @@ import zmq
 
 from runtime.child import stop
 from runtime.journal import Commit, Meta
+from runtime.slots import Slots
 from vla.contract import Observation, RobotSpec, TaktError
 
 QUEUE = 0.4  # s of ticks that may wait at either end
@@ -57,6 +58,7 @@ class Recorder:
         self._shown: dict[str, object] = {}
         self._verdicts: Mapping[str, int] = {}
         self._waiting: deque[tuple[int, float]] = deque()
+        self._free: deque[int] = deque()  # places for frames that the recorder is done with
         self._put = self._tick = self._begun = 0
         self._ended: dict[str, Any] | None = None
         self._open = False
@@ -99,11 +101,14 @@ class Recorder:
             about=dict(about or {}),
         )
         self._sizes = {c.name: (c.height, c.width, 3) for c in spec.cameras}
+        count = 2 * self._queue if spec.cameras else 0
+        self._slots.lay_out(self._sizes, count, fresh=True)
+        self._free = deque(range(count))
         self.problem, self.dropped, self._put, self._tick = "", 0, 0, 0
         self._shown, self._verdicts, self._ended = {}, {}, None
         self._waiting.clear()
         self._begun = -1
-        self._send({"do": "begin", "meta": meta.to_json()})
+        self._send({"do": "begin", "meta": meta.to_json(), "slots": count})
         self._await(lambda: self._begun >= 0 or self.problem != "", "it did not begin an episode")
         if self.problem:
             raise TaktError(f"{self._folder}: {self.problem}")
@@ -138,6 +143,9 @@ class Recorder:
             self.dropped += 1
             return False
         fresh = self._fresh(seen)
+        if fresh and not self._free:
+            self.dropped += 1
+            return False
         head = {
             "do": "tick",
             "tick": tick,
@@ -149,11 +157,17 @@ class Recorder:
             "mode": mode,
             "verdicts": done,
             "captured": dict(seen.captured),
-            "frames": {camera: self._sizes[camera] for camera in fresh},
+            "frames": list(fresh),
+            "slot": self._free[0] if fresh else -1,
         }
-        if not self._send(head, *fresh.values()):
+        for camera, frame in fresh.items():
+            # Copied: whoever made it may overwrite it while the message waits.
+            np.copyto(self._slots[self._free[0]][camera], frame)
+        if not self._send(head):
             self.dropped += 1
             return False
+        if fresh:
+            self._free.popleft()
         for camera, frame in fresh.items():
             self._shown[camera] = seen.captured.get(camera, frame)
         self._put += 1
@@ -204,7 +218,8 @@ class Recorder:
     # -- its process
 
     def _start(self) -> None:
-        queue = max(2, math.ceil(QUEUE * self._rate))
+        queue = self._queue = max(2, math.ceil(QUEUE * self._rate))
+        self._slots = Slots()
         self._private = tempfile.TemporaryDirectory(prefix="takt-rec-")
         address = f"ipc://{self._private.name}/ticks"
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
@@ -214,8 +229,9 @@ class Recorder:
         self._socket.bind(address)
         command = [sys.executable, "-m", "runtime.record_process", str(self._folder.resolve()), address]
         self._child = subprocess.Popen(
-            [*command, "--queue", str(queue)],
+            [*command, "--queue", str(queue), "--memory", str(self._slots.handle)],
             stdin=subprocess.PIPE,
+            pass_fds=(self._slots.handle,),
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             # Ctrl-C in the terminal reaches the control loop alone, which ends the recorder last.
             start_new_session=True,
@@ -240,13 +256,12 @@ class Recorder:
         except subprocess.TimeoutExpired:
             stop(child)
         self._socket.close()
+        self._slots.close()
         self._private.cleanup()
 
-    def _send(self, head: dict[str, Any], *frames: np.ndarray, wait: bool = False) -> bool:
-        parts = [msgpack.packb(head), *(np.ascontiguousarray(frame) for frame in frames)]
+    def _send(self, message: dict[str, Any], wait: bool = False) -> bool:
         try:
-            # Copied: whoever made the frames may overwrite them while the message waits.
-            self._socket.send_multipart(parts, 0 if wait else zmq.NOBLOCK, copy=True)
+            self._socket.send(msgpack.packb(message), 0 if wait else zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
@@ -262,6 +277,8 @@ class Recorder:
                 self.recovered = {name: Commit(**row) for name, row in told["ready"].items()}
             elif "begun" in told:
                 self._begun = told["begun"]
+            elif "free" in told:
+                self._free.append(told["free"])
             elif "durable" in told:
                 while self._waiting and self._waiting[0][0] <= told["durable"]:
                     self._waiting.popleft()
