@@ -61,11 +61,11 @@ class Command:
         for name, row in rows.items():
             put, late = row["put_us"], row["late_ms"]
             own = row["put_computing_us"]
-            print(
-                f"{name:18} a tick {put['p50']:6.0f} us, p99 {put['p99']:6.0f}, of it computing "
-                f"{own['p50']:6.0f}; lateness p99 with {late['recording']['p99']:.2f}, without {late['silent']['p99']:.2f} ms; recorder "
-                f"{100 * row['recorder_cores']:.0f} % of a core; {row['dropped']} of {row['ticks']} dropped"
-            )
+            print(f"{name}: handing a tick over {put['p50']:.0f} us, p99 {put['p99']:.0f}", end=", ")
+            print(f"of it computing {own['p50']:.0f}; recorder {100 * row['recorder_cores']:.0f} % of a core")
+            with_, without = (late[each]["p99"] for each in ("recording", "silent"))
+            print(f"    lateness p99 {with_:.2f} ms, without a recorder {without:.2f}", end="; ")
+            print(f"{row['dropped']} of {row['ticks']} ticks dropped")
         return 0
 
 
@@ -107,7 +107,7 @@ def measure(seconds: float, count: int, height: int, width: int) -> dict[str, An
 def beat(
     seconds: float, films: list[dict[str, np.ndarray]], size: int, recorder: Recorder | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """So long at the beat: each tick's lateness, its handing over, what that computed; the most at risk; s."""
+    """So long at the beat: each tick's lateness, its handing over, what that computed; the most at risk."""
     late, put, own, risk = [], [], [], 0.0
     clock = MonotonicClock()
     end = clock.now() + seconds

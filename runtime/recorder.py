@@ -139,7 +139,7 @@ class Recorder:
         self._hear()
         self._look()
         # What is dropped is counted, what is lost is not: no more than `RISK` is ever there to be lost.
-        if self.problem or (self._waiting and time.monotonic() - self._waiting[0][1] > RISK):
+        if self.problem or (self._waiting and now - self._waiting[0][1] > RISK):
             self.dropped += 1
             return False
         fresh = self._fresh(seen)
@@ -171,7 +171,7 @@ class Recorder:
         for camera, frame in fresh.items():
             self._shown[camera] = seen.captured.get(camera, frame)
         self._put += 1
-        self._waiting.append((self._put, time.monotonic()))
+        self._waiting.append((self._put, now))
         return True
 
     def end(self, ended: str, success: bool | None = None) -> Commit:
@@ -199,7 +199,7 @@ class Recorder:
 
     @property
     def at_risk(self) -> float:
-        """How long ago the oldest tick was handed over that is not on the disk yet, s."""
+        """How long ago the oldest tick was that is not on the disk yet, s."""
         self._hear()
         return time.monotonic() - self._waiting[0][1] if self._waiting else 0.0
 
@@ -227,15 +227,8 @@ class Recorder:
         self._socket.setsockopt(zmq.SNDHWM, queue)
         self._socket.setsockopt(zmq.SNDTIMEO, round(WAIT * 1000))
         self._socket.bind(address)
-        command = [sys.executable, "-m", "runtime.record_process", str(self._folder.resolve()), address]
-        self._child = subprocess.Popen(
-            [*command, "--queue", str(queue), "--memory", str(self._slots.handle)],
-            stdin=subprocess.PIPE,
-            pass_fds=(self._slots.handle,),
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            # Ctrl-C in the terminal reaches the control loop alone, which ends the recorder last.
-            start_new_session=True,
-        )
+        flags = [str(self._folder.resolve()), address, "--queue", str(queue)]
+        self._child = self._spawn([*flags, "--memory", str(self._slots.handle)])
         self.problem, self._ready = "", False
         try:
             self._await(lambda: self._ready or self.problem != "", "the recorder does not start")
@@ -244,6 +237,16 @@ class Recorder:
         except BaseException:
             self._stop()
             raise
+
+    def _spawn(self, flags: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "runtime.record_process", *flags],
+            stdin=subprocess.PIPE,
+            pass_fds=(self._slots.handle,),
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            # Ctrl-C in the terminal reaches the control loop alone, which ends the recorder last.
+            start_new_session=True,
+        )
 
     def _stop(self) -> None:
         if self._child is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from runtime import journal
 from runtime.journal import Commit
 from runtime.recorder import Recorder
 from tests.runtime import recording
+from tests.runtime.nursery import Nursery
 
 RATE = 30.0
 AT_ONCE = 5  # recorders that run beside each other
@@ -54,6 +56,12 @@ class Victim:
 
 def kills(folder: Path, count: int, seed: int) -> dict[str, float]:
     """Kill so many recorders, check what each left, and tell what that was."""
+    # A socket's path has to be short.
+    with tempfile.TemporaryDirectory(prefix="nursery-") as place, Nursery(Path(place)) as nursery:
+        return _kills(nursery, folder, count, seed)
+
+
+def _kills(nursery: Nursery, folder: Path, count: int, seed: int) -> dict[str, float]:
     chance = random.Random(seed)
     lost: list[float] = []
     rows = dropped = 0
@@ -61,7 +69,7 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, float]:
         victims = []
         for i in range(min(AT_ONCE, count - start)):
             root = folder / str(start + i)
-            recorder = Recorder(root, RATE, say=lambda line: None)
+            recorder = nursery.recorder(root, RATE, say=lambda line: None)
             recorder.__enter__()
             recorder.begin(recording.spec(), recording.WORDS)
             when = time.monotonic() + chance.uniform(0.0, 1.6)
