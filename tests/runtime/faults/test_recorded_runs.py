@@ -18,18 +18,33 @@ import pytest
 
 from runtime import journal, journal_reader
 from runtime.journal_reader import Recorded
+from runtime.spawn import spawn
+from tests.runtime.faults import body as bodies
 from tests.runtime.faults import takt
 from tests.runtime.faults.body import SAFING, Body
 from tests.runtime.faults.takt import RATE
 from tests.runtime.peers import PATIENCE, until
 from tests.runtime.test_run import children
 
+pytestmark = pytest.mark.slow
+
+SERVER = "TAKT_TEST_SERVER"
 LEAVING = ["enter", "safing", "safe"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(plugin: Path) -> Iterator[None]:
+    """One policy's server for all of them; each run finds it by `SERVER`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(bodies.ROOT), str(plugin)]))
+        with spawn("hours") as (address, _):
+            patch.setenv(SERVER, address)
+            yield
 
 
 @dataclass
 class Run:
-    """`takt record OUT --robot body --policy hours`."""
+    """`takt record OUT --robot body`, with the policy `hours`."""
 
     process: subprocess.Popen[str]
     out: Path
@@ -51,7 +66,8 @@ class Run:
 
 @contextmanager
 def record(out: Path, *more: str, safing: float = 0.0, stdin: int = subprocess.DEVNULL) -> Iterator[Run]:
-    command = [sys.executable, "-m", "vla", "record", str(out), "--robot", "body", "--policy", "hours"]
+    command = [sys.executable, "-m", "vla", "record", str(out), "--robot", "body"]
+    command += ["--policy", os.environ[SERVER]]
     process = subprocess.Popen(
         [*command, "--task", "put", "--rate", str(RATE), *more],
         env=os.environ | {SAFING: str(safing)},
@@ -88,7 +104,7 @@ def test_episodes_are_what_reached_the_body(body: Body, tmp_path: Path) -> None:
     check_recorded(body, second, since=len(goals) - int(second.tick[-1]) - 1)
     for found in (first, second):
         assert found.commit.success and found.commit.ended == "done"
-        assert found.meta.instruction == "put" and found.meta.about["policy"] == "hours"
+        assert found.meta.instruction == "put" and found.meta.about["policy"] == os.environ[SERVER]
         assert (np.diff(found.time) > 0).all()
         # It ends braking: what is driven, and so used, ends before that.
         assert {"RUNNING"} < set(found.mode) <= {"RUNNING", "HOLD", "PARKING", "OFF"}
