@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
@@ -52,6 +52,21 @@ def make_robot(name: str, **options: object) -> Robot:
             valid = f"it takes {', '.join(takes)}" if takes else "it takes none"
             raise TaktError(f"robot {name!r} takes no option {option!r}; {valid}")
     return make(**options)
+
+
+def robot_options(port: str | None, calibration: Path | None, options: Sequence[str]) -> dict[str, object]:
+    """What `make_robot` takes, from the flags that commands have for it.
+
+    Raises:
+        TaktError: an option that is not NAME=VALUE.
+    """
+    given: dict[str, object] = {"port": port, "calibration": calibration}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not (equals and name.isidentifier()):
+            raise TaktError(f"--options are each NAME=VALUE, got {option!r}")
+        given[name] = value
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def is_address(place: str) -> bool:
@@ -181,7 +196,7 @@ class Command:
 
     def run(self) -> int:
         self._check()
-        robot = make_robot(self.robot, **self._options())
+        robot = make_robot(self.robot, **robot_options(self.port, self.calibration, self.options))
         link = {"robot": self.name or robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
         at = policy_at(self.policy, self.threads, self.engine, self.think, **link)
@@ -192,16 +207,6 @@ class Command:
                 result, budget, limit = self._obey(robot, policy, pressed)
             self._report(result, budget, limit)
         return {"done": 0, "interrupted": 130}.get(result.reason, 1)
-
-    def _options(self) -> dict[str, object]:
-        """What the robot is made with."""
-        given: dict[str, object] = {"port": self.port, "calibration": self.calibration}
-        for option in self.options:
-            name, equals, value = option.partition("=")
-            if not (equals and name.isidentifier()):
-                raise TaktError(f"--options are each NAME=VALUE, got {option!r}")
-            given[name] = value
-        return {name: value for name, value in given.items() if value is not None}
 
     def _check(self) -> None:
         if not self.text.strip():
