@@ -17,8 +17,9 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.looking import Look, stands
 from runtime.skills import Reading, Skills, Wish
-from runtime.spoken import Say, kind
+from runtime.spoken import Say, kind, plain
 from vla.contract import ActionChunk, Observation
 
 PACES = (0.25, 0.5, 1.0, 1.5)  # times the policy's own
@@ -137,8 +138,9 @@ class Words:
         self._phase, self._since, self._paused = Phase.IDLE, 0.0, False
         self._try = self._agreed = self._empty = 0
         self._answered = -np.inf
-        self._looked: list[str] = []
-        self._found: list[str] = []
+        self._look: Look | None = None
+        self._open: list[str] = []  # what a question of ours is about
+        self._optional: set[str] = set()
         self._last = ""
         self._moved = False
         if text:
@@ -155,6 +157,11 @@ class Words:
     def over(self) -> bool:
         """Whether nothing is left to do."""
         return not any(step.state in ("waiting", "running") for step in self.plan)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the policy still lets go and gets away, although nothing is left to do."""
+        return self._phase is Phase.LEAVE
 
     @property
     def paused(self) -> bool:
@@ -244,14 +251,27 @@ class Words:
         return f"{step.text} -> {'; then '.join(w.text for w in reading.wishes)}"
 
     def _told(self, text: str, now: float, more: bool) -> str:
+        if (chosen := self._chosen(text)) is not None:
+            self._begin([Step(chosen)], now)
+            return chosen
         reading = self._skills.read(text, self._last)
         if reading.problem or not reading.wishes:
+            if self.step is not None and not self._skills.correct(text, self.step.text).problem:
+                return self._correct(text, now)  # "the blue one", said without a "no"
             return self._lost(reading, text)
         if more and not self.over:
             self._keep(reading)
             self.plan += tuple(Step(w.text) for w in reading.wishes)
             return f"after that: {'; then '.join(w.text for w in reading.wishes)}"
         return self._begin_wishes(reading, now)
+
+    def _chosen(self, text: str) -> str | None:
+        """Which of the things we asked about an answer means: the one that shares most of its words."""
+        said = set(plain(text).split())
+        shared = [len(said & set(each.split())) for each in self._open]
+        if self._open and len(said) <= 5 and max(shared) > 1 and shared.count(max(shared)) == 1:
+            return self._open[shared.index(max(shared))]
+        return None
 
     def _begin_wishes(self, reading: Reading, now: float) -> str:
         self._keep(reading)
@@ -293,9 +313,9 @@ class Words:
         if self._phase is Phase.RETURN:
             self.pose = self._home(seen)
             return None
-        if self._phase is Phase.LOOK:
+        if self._phase is Phase.LOOK and self._look is not None:
             self.plays = False
-            return self._looked[0]
+            return self._look.probe
         if self._phase in (Phase.DO, Phase.LEAVE):
             self._moved = True
             return self._last if step is None else step.text
@@ -316,30 +336,34 @@ class Words:
         step = self.step
         assert step is not None
         wish = self._wishes.get(step.text)
-        if wish is not None and wish.each:
-            self._looked, self._found = list(wish.each), []
+        self._last = step.text
+        if wish is not None and wish.probes and (wish.each or not self._moved):
+            self._look = Look(wish)
             self._enter(Phase.LOOK, now)
         else:
-            self._last = step.text
             self._enter(Phase.DO, now)
 
     def _looking(self, answer: ActionChunk | None, now: float) -> None:
-        if answer is None:
+        look = self._look
+        assert look is not None
+        if answer is None or not look.take(stands(answer)):
             return
-        candidate = self._looked.pop(0)
-        if not stands(answer):
-            self._found.append(candidate)
-        if self._looked:
-            return
-        step = self.step
-        found = [Step(text) for text in self._found]
-        here = next(i for i, s in enumerate(self.plan) if s is step)
-        if found:
-            self.plan = self.plan[:here] + tuple(found) + self.plan[here + 1 :]
-            self._say(f"I see {len(found)}: {'; '.join(s.text for s in found)}", now)
-            self._run_next(now, home=False)
+        found, step, wish = look.found, self.step, look.wish
+        if not found:
+            self._fail("I see none of them" if wish.each else "something that it names is not there", now)
+        elif not wish.each:
+            self._enter(Phase.DO, now)
+        elif len(look.choices) > 1:
+            self._open = found
+            self._fail(f"which one: {' or '.join(look.choices)}?", now)
         else:
-            self._fail("I see none of them", now)
+            here = next(i for i, s in enumerate(self.plan) if s is step)
+            steps = tuple(Step(text) for text in found)
+            self.plan = self.plan[:here] + steps + self.plan[here + 1 :]
+            self._optional |= set(found) if len(found) > 1 else set()
+            if len(found) > 1:
+                self._say(f"I see {len(found)}: {'; '.join(found)}", now)
+            self._run_next(now, home=False)
 
     def _doing(self, answer: ActionChunk | None, now: float) -> None:
         p = self._patience
@@ -350,6 +374,10 @@ class Words:
             self._set("done")
             self._say(f"done: {self._last}", now)
             self._enter(Phase.LEAVE, now)
+        elif self._empty >= p.absent and self._last in self._optional:
+            self._set("dropped")
+            self._say(f"left out, as I do not see it any more: {self._last}", now)
+            self._run_next(now)
         elif self._empty >= p.absent:
             self._fail("something that it names is not there", now)
         elif now - self._since > p.allowed / self.pace:
@@ -366,7 +394,7 @@ class Words:
         self._wishes |= {wish.text: wish for wish in reading.wishes}
 
     def _begin(self, steps: list[Step], now: float) -> None:
-        self._paused = False
+        self._paused, self._open = False, []
         busy = not self.over
         self.plan = tuple(steps)
         # An arm at work turns to what it is told now; one that has stood goes where it can see first.
@@ -409,9 +437,3 @@ class Words:
         self.log.append((now, line))
         self.lines += 1
         return line
-
-
-def stands(chunk: ActionChunk) -> bool:
-    """Whether a policy's answer moves nothing: its last rows, which nothing has committed, are one pose."""
-    last = chunk.actions[-3:]
-    return bool((last == last[:1]).all())

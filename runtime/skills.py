@@ -22,10 +22,16 @@ class Wish:
         text: as the policy knows it; where there are several, what was said of all of them.
         each: one instruction for each thing that may be there ("all the cubes"); whether it is, the policy
             is asked. Empty where the text itself is the instruction.
+        choice: which of several things of which one is meant each of these takes ("the bowl"), by name;
+            all that are there have to agree in it. Empty strings where all are meant.
+        probes: for each (or for the text itself), what the policy is asked before anything moves: where it
+            would stand still on one of them, what is named is not there. Empty: it is not asked.
     """
 
     text: str
     each: tuple[str, ...] = ()
+    choice: tuple[str, ...] = ()
+    probes: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
