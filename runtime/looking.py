@@ -1,4 +1,9 @@
-"""Whether what is named is there: the policy is asked about it and its answers are not played."""
+"""Whether what is named is there: the policy is asked about it and its answers are not played.
+
+A policy that is asked for what is not there moves nothing (`stands`). It errs less where several of its
+answers are weighed: something is missing when it would not begin the instruction itself, or none of the
+others about the same thing.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +43,14 @@ class Look:
     def _next(self) -> str:
         """The next probe whose answer is needed; empty when there is none."""
         while self._at < len(self._each):
-            for probe in self.wish.probes[self._at]:
+            *others, own = self.wish.probes[self._at]
+            for probe in others:
                 if probe not in self._known:
                     return probe
-                if not self._known[probe]:
-                    break
-            else:
+            missing = bool(others) and not any(self._known[probe] for probe in others)
+            if not missing and own not in self._known:
+                return own
+            if not missing and self._known[own]:
                 self.found.append(self._each[self._at])
                 choice = self.wish.choice[self._at] if self.wish.choice else ""
                 self.choices += [choice] if choice not in self.choices else []

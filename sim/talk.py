@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime import loop, skills
 from runtime.budget import Budget
+from runtime.child import follow
 from runtime.clock import SimulatedClock, Ticker
 from runtime.guard import Guard
 from runtime.instruct import Fixed, Instructions, Words
@@ -49,10 +50,21 @@ _talk: Talk | None = None
 _worker: Worker | None = None
 
 
-def start(talk: Talk) -> None:
-    """A worker process begins."""
+def start(talk: Talk, parent: int | None = None) -> None:
+    """A worker process begins, to end with `parent`."""
     global _talk, _worker
-    _talk, _worker = talk, None
+    if parent is not None:
+        follow(parent)
+    finish()
+    _talk = talk
+
+
+def finish() -> None:
+    """The run's world is needed no more."""
+    global _worker
+    if _worker is not None:
+        _worker.close()
+    _worker = None
 
 
 def play(seed: int) -> dict[str, Any]:
@@ -73,13 +85,13 @@ def sequel(w: Worker, seed: int, at_once: bool) -> dict[str, Any]:
     """
     asked = long.draw(seed)
     run = _Run(w, seed, asked.layout, asked.goals)
-    words = None if at_once else Words(skills.find(w.policy.spec.name), asked.text)
+    words = None if at_once else Words(skills.find(w.policy.spec.name), asked.text, w.robot.spec)
     claims: list[tuple[str, bool]] = []
 
     def until(now: float) -> bool:
         run.judge.look(now)
         over = words.over if words is not None else run.judge.whole()
-        return (over and not _leaving(words)) or now - run.begun >= EACH * len(asked.goals) - 1e-9
+        return over or now - run.begun >= EACH * len(asked.goals) - 1e-9
 
     def watch(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
         if words is not None and words.plan is not run.plan:
@@ -106,10 +118,6 @@ def sequel(w: Worker, seed: int, at_once: bool) -> dict[str, Any]:
         row |= {"plan": [[step.text, step.state] for step in words.plan], "claims": claims}
         row |= {"said": [line for _, line in words.log]}
     return row
-
-
-def _leaving(words: Words | None) -> bool:
-    return words is not None and words.busy
 
 
 def _claims(run: _Run, words: Words) -> list[tuple[str, bool]]:
@@ -171,7 +179,7 @@ def _spoken(
 ) -> tuple[list[np.ndarray], _Run, float | None]:
     """The commands of a run, in which `text` is said when the hand has come so far; or nothing is."""
     run = _Run(w, seed, layout, (first, second))
-    words = Words(skills.find(w.policy.spec.name), instructions.canonical(first))
+    words = Words(skills.find(w.policy.spec.name), instructions.canonical(first), w.robot.spec)
     world, commands = w.robot.world, []
     slot = run.judge.slot(0)
     begun = float(np.linalg.norm(world.tool() - world.things()[slot]))
@@ -188,7 +196,7 @@ def _spoken(
                 if text is not None:
                     words.hear(text, now)
         limit = AFTER if text is not None else 1.5
-        over = said is not None and ((words.over and not words.busy) or now - said >= limit)
+        over = said is not None and (words.over or now - said >= limit)
         return over or now - run.begun > AFTER + 10.0
 
     def watch(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:

@@ -36,18 +36,19 @@ class Sequel:
 def draw(seed: int) -> Sequel:
     """What a seed stands for: 2 to 4 goals that each name another thing and none undoes another."""
     rng = np.random.default_rng(seed)
+    wanted, all_of_them = _GOALS[int(rng.integers(len(_GOALS)))], rng.random() < 0.2
     while True:
         layout, first = tasks.draw(rng, spatial=0.0)
-        if rng.random() < 0.2 and (every := _every(layout, rng)) is not None:
+        if all_of_them and (every := _every(layout, rng)) is not None:
             return Sequel(seed, layout, *every)
-        goals, wanted = [first] if first.verb != "lift" else [], _GOALS[int(rng.integers(len(_GOALS)))]
+        goals = [first] if first.verb != "lift" else []
         while len(goals) < wanted:
             options = [t for t in tasks.feasible(layout) if not t.relation and _fits(t, goals)]
             if not options:
                 break
             verb = tasks.pick(rng, sorted({t.verb for t in options}))
             goals.append(tasks.pick(rng, [t for t in options if t.verb == verb]))
-        if len(goals) >= 2:
+        if len(goals) == wanted and not all_of_them:
             return Sequel(seed, layout, tuple(goals), _sentence(goals, rng))
 
 
@@ -121,13 +122,13 @@ class Judge:
     def holding(self) -> list[bool]:
         """Whether the rule of each goal holds now."""
         world, before, out = self._world, self._world.asked(), []
-        for asked in self._asked:
+        for goal, asked in zip(self.goals, self._asked, strict=True):
             slot = asked["_roles"]["thing"]
             if slot is not None:
                 risen = float(world.things()[slot][2] - asked["start"][slot][2])
                 asked["highest"] = max(asked["highest"], risen)
             world.ask_again(asked)
-            out.append(rules.done(world) or (world.task.verb == "put" and self._on_others(world)))
+            out.append(rules.done(world) or (goal.verb == "put" and self._on_others(world)))
         world.ask_again(before)
         return out
 

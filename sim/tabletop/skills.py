@@ -115,9 +115,10 @@ def _wishes(part: Part) -> list[Wish]:
 
 
 def _probes(task: Task) -> tuple[str, ...]:
-    """What the policy would not begin either if the task's thing were not there: it errs less on several."""
-    simple = (replace(task, verb=verb, place=None, side="") for verb in ("touch", "lift"))
-    return tuple(dict.fromkeys([*(canonical(each) for each in simple), canonical(task)]))
+    """What the policy would not begin either if the task's thing were not there; the task itself last."""
+    simple = [canonical(replace(task, verb=verb, place=None, side="")) for verb in ("touch", "lift")]
+    own = canonical(task)
+    return (own,) if own in simple else (*simple, own)
 
 
 def _sound(task: Task) -> bool:
