@@ -167,8 +167,7 @@ class Words:
         if a.paused:
             a.go_on(now)
             return f"going on: {a.last}"
-        failed = next((i for i, step in enumerate(a.plan) if step.state == "failed"), None)
-        left = [] if failed is None else [s.text for s in a.plan[failed + 1 :] if s.state == "dropped"]
+        left = a.left
         if a.over and left:
             a.begin([Wish(text) for text in left], now)
             return f"going on without it: {'; '.join(left)}"

@@ -149,6 +149,10 @@ class Command:
     """The arm's calibration, a file of LeRobot's."""
     options: tuple[str, ...] = ()
     """More for the robot, each NAME=VALUE (docs/robots.md)."""
+    voice: str | None = None
+    """Hear what is spoken as well: microphone, or FILE.wav (docs/prompting.md)."""
+    planner: str | None = None
+    """Who takes apart what the grammar does not understand: an OpenAI-compatible http://127.0.0.1:PORT/v1."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0
