@@ -17,6 +17,7 @@ import tyro
 from rich.console import Console
 
 from runtime import engines, joining, loop, skills, trace
+from runtime.advisor import Advisor
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
@@ -27,6 +28,7 @@ from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
 from runtime.typed import Conversation, Typed
+from runtime.voice import Ears
 from vla.contract import Robot, TaktError, check_match
 
 WAIT = 60.0  # s, for the first answer of a policy's server
@@ -203,9 +205,11 @@ class Command:
 
     def _words(self, robot: Robot, policy: RemotePolicy) -> Words:
         """What is to be done; whatever cannot be understood is said before anything moves."""
-        words = Words(skills.find(policy.spec.name), robot=robot.spec)
+        known = skills.find(policy.spec.name)
+        advisor = None if self.planner is None else Advisor(self.planner, known)
+        words = Words(known, robot=robot.spec, advisor=advisor)
         said = words.hear(self.text, 0.0)
-        if not words.plan and not self.listen:
+        if not (words.plan or words.thinking or self.listen or self.voice):
             raise TaktError(said)
         return words
 
@@ -220,7 +224,7 @@ class Command:
         return {name: value for name, value in given.items() if value is not None}
 
     def _check(self) -> None:
-        if not self.text.strip():
+        if not self.text.strip() and not self.voice:
             raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
         if not (1 <= self.rate <= 1000 and 0 < self.seconds < float("inf")):
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
@@ -255,17 +259,19 @@ class Command:
             else:
                 stack.enter_context(without_collections())
             typed = Typed() if self.listen or sys.stdin.isatty() else None
-            sources = () if typed is None else (typed.poll,)
-            stays = self._stays(typed)
-            over = Conversation(words, self.seconds, clock.now(), sources, stays)
+            ears = None if self.voice is None else stack.enter_context(Ears(self.voice, policy.spec.name))
+            sources = tuple(source for source in (typed, ears) if source is not None)
+            stays = self._stays(typed, ears)
+            over = Conversation(words, self.seconds, clock.now(), tuple(s.poll for s in sources), stays)
             ticker = Ticker(clock, period)
             result = loop.run(
                 robot, planner, ticker, budget, words, guard, over, interrupted=pressed, settle=True
             )
         return result, budget, limits(policy.spec, period, planner.replan)
 
-    def _stays(self, typed: Typed | None) -> Callable[[], bool]:
-        return lambda: self.listen and typed is not None and typed.open
+    def _stays(self, typed: Typed | None, ears: Ears | None) -> Callable[[], bool]:
+        """Whether there may be more to hear when all is done."""
+        return lambda: (self.listen and typed is not None and typed.open) or (ears is not None and ears.open)
 
     def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float], words: Words) -> None:
         console = Console()
