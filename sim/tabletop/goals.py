@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.tabletop import instructions, rules, tasks
+from sim.tabletop import instructions, places, rules, tasks
 from sim.tabletop.meaning import SHAPES, Task, Thing, held_out
-from sim.tabletop.scene import HALF
+from sim.tabletop.scene import HALF, SLOTS, ZONES
+from sim.tabletop.skills import SKILLS
+from sim.tabletop.suite import SUITE
 from sim.tabletop.tasks import Layout
 from sim.tabletop.world import World
+from vla.contract import TaktError
 
 SETTLE = 0.5  # s that a rule has to hold
 STAYS = ("put", "stack", "push")
@@ -50,6 +53,38 @@ def draw(seed: int) -> Sequel:
             goals.append(tasks.pick(rng, [t for t in options if t.verb == verb]))
         if len(goals) == wanted and not all_of_them:
             return Sequel(seed, layout, tuple(goals), _sentence(goals, rng))
+
+
+def laid(text: str, seed: int) -> Sequel:
+    """A table on which a sentence makes sense: all that it names is there.
+
+    Of "all the cubes" there are two, and of what is only called "the bowl" there is one.
+
+    Raises:
+        TaktError: it means nothing here, or no table was found for it.
+    """
+    reading = SKILLS.read(text)
+    if not reading.wishes:
+        raise TaktError(f"{reading.problem}: {text!r}; try '{chr(39).join(instructions.examples()[:3])}'")
+    rng, wanted = np.random.default_rng(seed), []
+    for wish in reading.wishes:
+        some = list(zip(wish.each or (wish.text,), wish.choice or ("",), strict=False))
+        choice = tasks.pick(rng, sorted({which for _, which in some}))
+        texts = [each for each, which in some if which == choice]
+        wanted += [texts[i] for i in rng.permutation(len(texts))[: 1 if choice and len(texts) == 1 else 2]]
+    goals = tuple(goal for goal in map(instructions.parse, dict.fromkeys(wanted)) if goal is not None)
+    if len(goals) == 1:
+        return Sequel(seed, SUITE.scenario(instructions.canonical(goals[0]), seed).layout, goals, text)
+    named = dict.fromkeys(t for g in goals for t in (g.thing, g.place, g.landmark) if t is not None)
+    things = tuple(thing for thing in named if thing.kind != "zone")
+    zones = tuple(thing.colour for thing in named if thing.kind == "zone")
+    room = all(sum(t.kind == k for t in things) <= sum(s[:-1] == k for s in SLOTS) for k in (*SHAPES, "bowl"))
+    for _ in range(2000 if room and len(things) <= 6 and len(zones) <= ZONES else 0):
+        spots = places.draw(rng, things, len(zones))
+        layout = None if spots is None else tasks.lit(rng, things, spots, zones)
+        if layout is not None and all(tasks.possible(layout, goal) for goal in goals):
+            return Sequel(seed, layout, goals, text)
+    raise TaktError(f"no table was found on which {text!r} could be done: name fewer things")
 
 
 def _fits(task: Task, goals: list[Task]) -> bool:

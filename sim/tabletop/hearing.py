@@ -16,7 +16,7 @@ _KNOWN = {word for phrase in vocabulary() for word in phrase.split()}
 # What a slip is corrected to; short words are left alone.
 _TARGETS = (
     *COLOURS, "cube", "block", "cylinder", "ball", "sphere", "bowl", "zone", "square", "stack", "push",
-    "touch", "lift", "place", "slide", "move", "grab", "drop", "left", "right",
+    "touch", "lift", "pick", "place", "slide", "move", "grab", "drop", "left", "right",
     "leftmost", "rightmost", "nearest", "farthest", "then",
     "onto", "into", "cubes", "balls", "cylinders", "blocks", "everything",
 )  # fmt: skip
@@ -51,7 +51,7 @@ _AROUND = re.compile(
     r"|\b(?:yo|uh|um|er|erm|hmm|well|maybe|perhaps|kindly)\b[,\s]*"
 )
 _PHRASES = (
-    (re.compile(r"\btidy (?:away|up)?\b"), "put"),
+    (re.compile(r"\btidy away\b"), "put"),
     (re.compile(r"\b(?:a )?finger on\b"), "touch"),
     (
         re.compile(r"\b(?:whichever|the) (\w+) (?:thats|that is|which is|is) (\w+), (\w+) it\b"),
