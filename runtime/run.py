@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,16 +16,20 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from runtime import engines, joining, loop, trace
+from runtime import engines, joining, loop, skills, trace
+from runtime.advisor import Advisor
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
+from runtime.instruct import Words
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
 from runtime.think import served
+from runtime.typed import Conversation, Typed
+from runtime.voice import Ears
 from vla.contract import Robot, TaktError, check_match
 
 WAIT = 60.0  # s, for the first answer of a policy's server
@@ -163,10 +168,17 @@ class Command:
     """The arm's calibration, a file of LeRobot's."""
     options: tuple[str, ...] = ()
     """More for the robot, each NAME=VALUE (docs/robots.md)."""
+    voice: str | None = None
+    """Hear what is spoken as well: microphone, or FILE.wav (docs/prompting.md)."""
+    planner: str | None = None
+    """Who takes apart what the grammar does not understand: an OpenAI-compatible http://127.0.0.1:PORT/v1."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0
-    """How long to obey."""
+    """How long to obey; a plan of several steps, so long for each. It ends before where the policy can tell
+    that all is done."""
+    listen: bool = False
+    """Stay when all is done, and obey what is typed; a terminal's lines are heard in any case."""
     join: str | None = None
     """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
     deadline: float | None = None
@@ -204,12 +216,25 @@ class Command:
             check_match(policy.spec, robot.spec)
             joining.make(self.join, policy.spec)
             with pressed.through(robot):
-                result, budget, limit = self._obey(robot, policy, pressed)
-            self._report(result, budget, limit)
+                words = self._words(robot, policy)
+                result, budget, limit = self._obey(robot, policy, words, pressed)
+            self._report(result, budget, limit, words)
+        if result.reason == "done" and words.failed:
+            return 1
         return {"done": 0, "interrupted": 130}.get(result.reason, 1)
 
+    def _words(self, robot: Robot, policy: RemotePolicy) -> Words:
+        """What is to be done; whatever cannot be understood is said before anything moves."""
+        known = skills.find(policy.spec.name)
+        advisor = None if self.planner is None else Advisor(self.planner, known)
+        words = Words(known, robot=robot.spec, advisor=advisor)
+        said = words.hear(self.text, 0.0)
+        if not (words.plan or words.thinking or self.listen or self.voice):
+            raise TaktError(said)
+        return words
+
     def _check(self) -> None:
-        if not self.text.strip():
+        if not self.text.strip() and not self.voice:
             raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
         if not (1 <= self.rate <= 1000 and 0 < self.seconds < float("inf")):
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
@@ -230,10 +255,10 @@ class Command:
                 raise TaktError(f"--{name.replace('_', '-')} is in seconds, above 0 and finite")
 
     def _obey(
-        self, robot: Robot, policy: RemotePolicy, pressed: Callable[[], bool]
+        self, robot: Robot, policy: RemotePolicy, words: Words, pressed: Callable[[], bool]
     ) -> tuple[loop.LoopResult, Budget, dict[str, float]]:
         # The first inference allocates and reads the words: before the loop it costs no beat.
-        policy.infer(replace(robot.read(), instruction=self.text))
+        policy.infer(replace(robot.read(), instruction=words.plan[0].text if words.plan else self.text))
         policy.reset(0)
         clock, budget, guard = MonotonicClock(), Budget(), Guard(robot.spec)
         period = 1.0 / self.rate
@@ -245,18 +270,27 @@ class Command:
                 print(line(stack.enter_context(real_time(self.core))), flush=True)
             else:
                 stack.enter_context(without_collections())
-            over = loop.lasting(clock, self.seconds)
+            typed = Typed() if self.listen or sys.stdin.isatty() else None
+            ears = None if self.voice is None else stack.enter_context(Ears(self.voice, policy.spec.name))
+            sources = tuple(source for source in (typed, ears) if source is not None)
+            stays = self._stays(typed, ears)
+            over = Conversation(words, self.seconds, clock.now(), tuple(s.poll for s in sources), stays)
             ticker = Ticker(clock, period)
             result = loop.run(
-                robot, planner, ticker, budget, self.text, guard, over, interrupted=pressed, settle=True
+                robot, planner, ticker, budget, words, guard, over, interrupted=pressed, settle=True
             )
         return result, budget, limits(policy.spec, period, planner.replan)
 
-    def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float]) -> None:
+    def _stays(self, typed: Typed | None, ears: Ears | None) -> Callable[[], bool]:
+        """Whether there may be more to hear when all is done."""
+        return lambda: (self.listen and typed is not None and typed.open) or (ears is not None and ears.open)
+
+    def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float], words: Words) -> None:
         console = Console()
         console.print(table(budget, limit))
         print(f"{result.reason}: {told(result)}")
         about = {"robot": self.robot, "policy": self.policy, "instruction": self.text, "rate": self.rate}
+        about |= {"plan": [[step.text, step.state] for step in words.plan]}
         about |= {"deadline": self.deadline or limit["chunk"], "machine": machine()}
         if self.json is not None:
             data = {**about, "loop": result.to_json(), "latency_ms": budget.to_json()}
@@ -268,7 +302,8 @@ class Command:
 def told(result: loop.LoopResult) -> str:
     """How a run went, in a line or a few."""
     counts = {
-        name: getattr(result, name) for name in ("late", "refused", "failed", "exceeded", "kept", "skipped")
+        name: getattr(result, name)
+        for name in ("late", "refused", "failed", "exceeded", "kept", "void", "skipped")
     }
     spoken = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     lines = [

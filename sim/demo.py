@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as jsonlib
+import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +12,23 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from runtime import loop
+from runtime import loop, skills
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
+from runtime.instruct import Words
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import without_collections
 from runtime.run import interruptible, policy_at
+from runtime.typed import Conversation, Typed
+from runtime.voice import Ears
 from sim.evaluate import SHIPPED
-from sim.play import Goal
 from sim.robot import TabletopRobot
-from sim.tabletop.suite import SUITE, Scenario
+from sim.tabletop import goals
+from sim.tabletop.goals import Judge
+from sim.tabletop.suite import SUITE
 from sim.video import film
 from vla.contract import Observation, TaktError, check_match
 
@@ -42,9 +48,11 @@ class Command:
     seed: int = 1
     """Which table."""
     seconds: float = 15.0
-    """Give up after this long."""
+    """Give up after this long, for each thing that is to be done."""
     video: Path = Path("out/demo.mp4")
     """Where the film goes."""
+    voice: str | None = None
+    """Hear what is spoken as well: microphone, or FILE.wav; a terminal's lines are heard in any case."""
     threads: int = 1
     """Threads of the engine."""
     json: Path | None = None
@@ -57,7 +65,7 @@ class Command:
             raise TaktError("--seconds is above 0 and finite, --seed from 0 to 2^62")
         if self.video.suffix != ".mp4":
             raise TaktError(f"--video {self.video}: a film's name ends in .mp4")
-        scenario = SUITE.scenario(self.instruction, self.seed)
+        asked = goals.laid(self.instruction, self.seed)
         clock = MonotonicClock()
         robot = SUITE.robot(clock)
         with (
@@ -66,9 +74,8 @@ class Command:
             pressed.through(robot),
         ):
             check_match(policy.spec, robot.spec)
-            scenario.lay(robot)
             print(f'"{self.instruction}"', flush=True)
-            result, goal, budget, states = obey(robot, policy, scenario, self.seconds, pressed)
+            result, goal, budget, states = obey(robot, policy, asked, self.seconds, pressed, self.voice)
             if pressed():
                 print("interrupted")
                 return 130
@@ -79,20 +86,20 @@ class Command:
         print(f"video: {self.video.resolve()}")
         return 0 if goal.reached else 1
 
-    def _print(self, result: loop.LoopResult, goal: Goal, budget: Budget, limit: dict[str, float]) -> None:
+    def _print(self, result: loop.LoopResult, goal: Whole, budget: Budget, limit: dict[str, float]) -> None:
         Console().print(table(budget, limit))
         if goal.reached:
             ended = f"success after {goal.took:.1f} s"
         else:
             ended = {
-                "done": f"NO success within {self.seconds:g} s",
+                "done": goal.why or f"NO success within {self.seconds:g} s",
                 "stale": "NO success: the policy stopped answering",
             }[result.reason]
         print(ended, end="; ")
         closest = f"the closest two {1e3 * result.closest:.1f} ms apart"
         print(f"held for {result.held} of {result.ticks} ticks, {result.skipped} skipped, {closest}")
 
-    def _report(self, result: loop.LoopResult, goal: Goal, budget: Budget) -> dict[str, Any]:
+    def _report(self, result: loop.LoopResult, goal: Whole, budget: Budget) -> dict[str, Any]:
         return {
             "instruction": self.instruction,
             "seed": self.seed,
@@ -104,25 +111,59 @@ class Command:
         }
 
 
+class Whole:
+    """An `until`: all goals were reached and what should stay has stayed, or the words or the time are over.
+
+    Attributes:
+        reached: whether it was. took: s until then. why: what was said last where the words were over first.
+    """
+
+    def __init__(self, judge: Judge, talk: Conversation, begun: float, end: float) -> None:
+        self._judge, self._talk, self._begun, self._end = judge, talk, begun, end
+        self.reached, self.took, self.why = False, float("inf"), ""
+
+    def __call__(self, now: float) -> bool:
+        self._judge.look(now)
+        self.reached = self._judge.whole()
+        if self.reached:
+            self.took = now - self._begun
+        over = self._talk(now)
+        if over and not self.reached:
+            self.why = f"NO success: {self._talk.words.log[-1][1]}"
+        return self.reached or over or now >= self._end
+
+
 def obey(
-    robot: TabletopRobot, policy: RemotePolicy, scenario: Scenario, seconds: float, pressed: Any
-) -> tuple[loop.LoopResult, Goal, Budget, list[np.ndarray]]:
-    """Run the loop in real time until the goal is reached; with the physics states of every tick."""
+    robot: TabletopRobot,
+    policy: RemotePolicy,
+    asked: goals.Sequel,
+    seconds: float,
+    pressed: Any,
+    voice: str | None = None,
+) -> tuple[loop.LoopResult, Whole, Budget, list[np.ndarray]]:
+    """Run the loop in real time until all is done; with the physics states of every tick."""
     # The first inference allocates and reads the words: before the loop it costs no beat.
-    policy.infer(replace(robot.read(), instruction=scenario.instruction))
-    policy.reset(scenario.seed)
-    scenario.lay(robot)
+    robot.reset(asked.layout, asked.goals[0])
+    words = Words(skills.find(policy.spec.name), asked.text, robot.spec)
+    policy.infer(replace(robot.read(), instruction=words.plan[0].text))
+    policy.reset(asked.seed)
+    robot.reset(asked.layout, asked.goals[0])
     clock, budget = robot.clock, Budget()
     states: list[np.ndarray] = []
 
     def save(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:
         states.append(robot.world.save())
 
-    with without_collections():
-        begun = clock.now()
-        goal = Goal(scenario, robot.world, scenario.settle, begun, begun + seconds)
+    with ExitStack() as stack:
+        stack.enter_context(without_collections())
+        ears = None if voice is None else stack.enter_context(Ears(voice, policy.spec.name))
+        typed = Typed() if sys.stdin.isatty() else None
+        sources = tuple(source.poll for source in (typed, ears) if source is not None)
+        begun, allowed = clock.now(), seconds * len(asked.goals)
+        talk = Conversation(words, allowed, begun, sources)
+        goal = Whole(Judge(robot.world, asked.goals), talk, begun, begun + allowed)
         result = loop.run(
             robot, Planner(policy.spec, policy, period=1.0 / RATE), Ticker(clock, 1.0 / RATE), budget,
-            scenario.instruction, Guard(robot.spec), lambda now: pressed() or goal(now), on_tick=save,
+            words, Guard(robot.spec), lambda now: pressed() or goal(now), on_tick=save,
         )  # fmt: skip
     return result, goal, budget, states

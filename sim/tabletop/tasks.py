@@ -108,7 +108,7 @@ def lay(rng: np.random.Generator, task: Task) -> Layout | None:
     spots = places.draw(rng, things, len(zones))
     if spots is None:
         return None
-    layout = _lit(rng, tuple(things), spots, tuple(zones))
+    layout = lit(rng, tuple(things), spots, tuple(zones))
     return layout if possible(layout, task) else None
 
 
@@ -211,7 +211,7 @@ def roles(rng: np.random.Generator) -> tuple[Layout, Task, Task]:
         spots = places.draw(rng, things, 0)
         if spots is None or held_out(one) or held_out(two):
             continue
-        layout = _lit(rng, tuple(things), spots, ())
+        layout = lit(rng, tuple(things), spots, ())
         if possible(layout, one) and possible(layout, two):
             return layout, one, two
 
@@ -269,7 +269,7 @@ def _distractors(rng: np.random.Generator, named: list[Thing], count: int) -> li
     return out
 
 
-def _lit(
+def lit(
     rng: np.random.Generator, things: tuple[Thing, ...], spots: places.Spots, zones: tuple[str, ...]
 ) -> Layout:
     """The table with light, paint, cameras and the arm's first pose by chance."""
