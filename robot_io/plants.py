@@ -4,10 +4,12 @@ A package offers one by name (entry points `takt.plants`): a function `serve(fol
 
     FOLDER/plant     PAIR: gets [time, joint targets], rad, or [time, []] to ask and change nothing; answers
                      [time, joints, velocities, loads], rad, rad/s, parts of the torque from -1 to 1
-    FOLDER/frames    PUB: {camera: [height, width, bytes]}, uint8 RGB, whenever there are new ones
+    FOLDER/frames    PUB: {camera: [height, width, bytes, time]}, uint8 RGB and when it was taken, s on the
+                     machine's monotonic clock, whenever there are new ones
 
-and lasts as long as its parent. All messages are msgpack, the six joints in the order of the chain. Nobody
-waits for anybody: whoever has news sends them, and the newest count.
+and lasts as long as its parent. It may have a third, FOLDER/world, for who lays the table and asks whether a
+task is done: `sim/plant.py`. All messages are msgpack, the six joints in the order of the chain. Nobody waits
+for anybody: whoever has news sends them, and the newest count.
 
     python -m robot_io.plants NAME FOLDER --parent PID
 """
@@ -25,7 +27,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import msgpack
-import numpy as np
 import zmq
 
 from robot_io.calibration import Calibration, Joint
@@ -34,7 +35,7 @@ from robot_io.registers import RAD
 from runtime.child import follow
 from vla.contract import TaktError
 
-STATE, FRAMES = "plant", "frames"
+STATE, FRAMES, WORLD = "plant", "frames", "world"
 WAIT = 30.0  # s until it answers
 
 
@@ -93,33 +94,6 @@ class Lead:
             if not servo.led:
                 servo.led = True
                 servo.power_up(now)  # its goal is where it finds itself
-
-
-class Eyes:
-    """The cameras' end: the newest frames, without waiting."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = _socket(zmq.SUB, 2)
-        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
-        self._socket.connect(address(folder, FRAMES))
-        self._frames: dict[str, np.ndarray] = {}
-
-    def frames(self, wait: float = 0.0) -> dict[str, np.ndarray]:
-        """Camera -> shape (height, width, 3), uint8; waits `wait` s at most for the first."""
-        if not self._frames and not self._socket.poll(round(wait * 1000)):
-            return {}
-        try:
-            while True:
-                rows = msgpack.unpackb(self._socket.recv(zmq.NOBLOCK))
-                self._frames = {
-                    name: np.frombuffer(data, np.uint8).reshape(height, width, 3)
-                    for name, (height, width, data) in rows.items()
-                }
-        except zmq.Again:
-            return dict(self._frames)
-
-    def close(self) -> None:
-        self._socket.close(linger=0)
 
 
 def _socket(kind: int, queue: int) -> zmq.Socket[bytes]:

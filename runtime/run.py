@@ -182,6 +182,8 @@ class Command:
         # The robot is entered last and so made safe first.
         with interruptible() as pressed, policy_at(self.policy, self.threads, self.engine, **link) as policy:
             check_match(policy.spec, robot.spec)
+            if hasattr(robot, "fit"):  # cameras whose frames are made as large as the policy wants them
+                robot.fit(policy.spec.cameras)
             joining.make(self.join, policy.spec)
             with pressed.through(robot):
                 result, budget, limit = self._obey(robot, policy, pressed)

@@ -179,6 +179,7 @@ class Observation:
         instruction: the words the policy is to obey.
         captured: camera name -> when its frame was taken, s, where the robot knows; it does not travel.
         faults: what is wrong with the body, each in words that name the part; it does not travel.
+        blind: what is wrong with cameras, each in words that name one; it does not travel.
     """
 
     time: float
@@ -187,6 +188,7 @@ class Observation:
     instruction: str = ""
     captured: Mapping[str, float] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
