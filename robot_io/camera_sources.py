@@ -198,7 +198,7 @@ class Device:
 
 
 class Pipe:
-    """JPEG pictures one after another, through a FIFO; of several that wait, the newest."""
+    """JPEG pictures, without thumbnails, one after another through a FIFO; of several, the newest."""
 
     def __init__(self, asked: Asked) -> None:
         self._path = asked.place
@@ -238,6 +238,9 @@ class Pipe:
         """The last whole picture, taken out; b"" when there is none yet."""
         end = self._left.rfind(_END)
         if end < 0:
+            if self._left.count(_BEGIN) > 1:  # the next one begins and this one has not ended
+                self._left = self._left[self._left.rfind(_BEGIN) :]
+                raise Spoilt("a JPEG that is cut")
             return b""
         begin = self._left.rfind(_BEGIN, 0, end)
         picture, self._left = self._left[max(begin, 0) : end + 2], self._left[end + 2 :]
