@@ -214,6 +214,7 @@ class Whole:
             "seed": seed, "task": laid["task"], "instruction": laid["instruction"],
             "success": took is not None and took <= seconds, "took": took, "reason": result.reason,
             "ticks": result.ticks, "held": result.held, "skipped": result.skipped, "asked": result.asked,
+            "faults": [w for _, _, after, words in result.states if after == "FAULT" for w in words[1:]],
             "late": result.late, "exceeded": result.exceeded, "holds": holds, "verdicts": result.verdicts,
             "physics_lost": told["lost"], "load": load,
         }  # fmt: skip

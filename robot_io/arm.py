@@ -175,7 +175,7 @@ class Arm:
     def _begin(self) -> None:
         now = time.monotonic()
         count = len(self._ids)
-        self._health = Health(connect.names(self._calibration))
+        self._health = Health(connect.names(self._calibration), self.found.rated)
         self._gone = ""
         self._on, self._turn = False, 0
         self.traffic = Traffic()
@@ -218,6 +218,7 @@ class Arm:
             captured=looked.captured,
             faults=self.faults,
             blind=looked.blind,
+            pace=self._health.pace(time.monotonic()),
         )
 
     def write(self, command: np.ndarray) -> None:
@@ -262,6 +263,8 @@ class Arm:
         seen.velocity[i] = joint.sign * si(r.VELOCITY)
         seen.load[i] = joint.sign * si(r.LOAD)
         seen.voltage[i], seen.temperature[i], seen.current[i] = map(si, (r.VOLTAGE, r.TEMPERATURE, r.CURRENT))
+        heat, load, speed = (float(row[i]) for row in (seen.temperature, seen.load, seen.velocity))
+        self._health.felt(self._ids[i], heat, load, speed, now)
 
     # -- leaving
 

@@ -2,7 +2,8 @@
 
 A package offers one by name (entry points `takt.plants`): a function `serve(folder)` that binds two sockets
 
-    FOLDER/plant     PAIR: gets [time, joint targets], rad, or [time, []] to ask and change nothing; answers
+    FOLDER/plant     PAIR: gets [time, joint targets, strengths], rad, parts of the torque that servos may
+                     give, or [time, [], []] to ask and change nothing; answers
                      [time, joints, velocities, loads], rad, rad/s, parts of the torque from -1 to 1
     FOLDER/frames    PUB: {camera: [height, width, bytes, time]}, uint8 RGB and when it was taken, s on the
                      machine's monotonic clock, whenever there are new ones
@@ -56,10 +57,12 @@ class Plant:
         self._socket = _socket(zmq.PAIR, 4)
         self._socket.connect(address(folder, STATE))
 
-    def exchange(self, now: float, targets: Sequence[float]) -> list[list[float]] | None:
-        """Send where the joints are to go; the newest joints, velocities and loads, None without news."""
+    def exchange(
+        self, now: float, targets: Sequence[float], strengths: Sequence[float] = ()
+    ) -> list[list[float]] | None:
+        """Send where the joints are to go, and how hard; the newest joints, velocities and loads, or None."""
         with contextlib.suppress(zmq.Again):  # it is busy: what it gets next is newer
-            self._socket.send(msgpack.packb([now, list(targets)]), zmq.NOBLOCK)
+            self._socket.send(msgpack.packb([now, list(targets), list(strengths)]), zmq.NOBLOCK)
         newest = None
         try:
             while True:
@@ -85,7 +88,8 @@ class Lead:
     def __call__(self, line: Line, now: float) -> None:
         pairs = list(zip(line.servos, self._arm, strict=True))
         targets = [joint.angle(servo.aim() - offset) for servo, (joint, offset) in pairs if servo.led]
-        self._news = self._plant.exchange(now, targets) or self._news
+        strengths = [servo.strength() for servo in line.servos if servo.led]
+        self._news = self._plant.exchange(now, targets, strengths) or self._news
         if self._plant.child.poll() is not None:
             raise TaktError("the plant behind the servos has ended")
         for (servo, (joint, offset)), at, speed, load in zip(pairs, *self._news, strict=True):

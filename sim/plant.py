@@ -54,10 +54,13 @@ class Table:
         self._goal = Goal(self.scenario, self.world, self.scenario.settle, now, np.inf)
         return self.scenario
 
-    def command(self, targets: list[float]) -> None:
-        """Where servos want their joints, rad; none from servos that have yet to learn where these are."""
+    def command(self, targets: list[float], strengths: list[float]) -> None:
+        """Where servos want their joints, rad, and what part of their torque they may give for it; nothing
+        from servos that have yet to learn where these are.
+        """
         if targets and not self.held:
             self.world.command(np.array(targets))
+            self.world.model.actuator_forcerange[:] = FORCE * np.outer(strengths, (-1.0, 1.0))
         self.held &= bool(targets)
 
     def advance(self, now: float) -> None:
@@ -101,7 +104,7 @@ def serve(folder: Path) -> None:
     while True:
         news = state.poll(_AWAY)
         while state.poll(0):
-            table.command(msgpack.unpackb(state.recv())[1])
+            table.command(*msgpack.unpackb(state.recv())[1:])
         now = time.monotonic()
         table.advance(now)
         if news:
