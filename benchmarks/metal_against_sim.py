@@ -5,8 +5,8 @@
     direct         what `takt eval` does: one process, simulated time, frames drawn when they are asked for
 
 The path runs in real time, under metal's limits and under those of the simulation. Direct simulation runs
-under both as well: as it is, with plans as late as the path's, and with frames as old besides. Success is
-the suite's, judged by the process of the world.
+under both as well, as it is and with plans that are late and frames that are old. Success is the suite's,
+judged by the process of the world.
 
 The path needs most of a core, and what it measures is worth nothing where others take that: `--load` waits
 before an episode until the machine is quieter. Load, skipped ticks and physics left out are in the result.
@@ -61,6 +61,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 RATE = 30.0  # ticks a second
 WAIT = 20.0  # s for an answer of the world
 SIDE = 96  # pixels
+# Of direct simulation, in ticks: until a plan is there, and since the frames were taken.
+DELAYS = ((0, 0), (1, 1), (2, 1))
 
 
 class World:
@@ -312,11 +314,6 @@ def against(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> dict[str, A
     return {"difference": difference, "ci95": [low, high], **only, "mcnemar_p": mcnemar(a, b)}
 
 
-def median(counts: dict[int, int]) -> int:
-    """Of values with their counts."""
-    return int(np.median(np.repeat(list(counts), list(counts.values()))))
-
-
 @dataclass
 class Command:
     """Play tables through the servo path and in direct simulation."""
@@ -332,7 +329,9 @@ class Command:
     seconds: float = 15.0
     """The longest an episode lasts; `within` counts those that were done in 10 s, as takt eval has it."""
     limits: tuple[str, ...] = ("metal", "simulation")
-    """Of the path: metal, simulation."""
+    """Of the path: metal, simulation; those of --again where that is given."""
+    again: Path | None = None
+    """A result of before: its episodes of the path count, and direct simulation is played to them."""
     load: float = 100.0
     """An episode of the path begins when the machine's load (of one minute) is no more than this."""
     wait: float = 900.0
@@ -350,17 +349,17 @@ class Command:
             "path": {}, "direct": {}, "paired": {},
         }  # fmt: skip
         for limits in self.limits:
-            report["path"][limits] = self._path(limits, seeds, report)
+            if self.again is None:
+                report["path"][limits] = self._path(limits, seeds, report)
+        if self.again is not None:
+            report["path"] = jsonlib.loads(self.again.read_text())["path"]
         for limits, found in report["path"].items():
-            late, old = median(found["answer_ticks"]), round(found["frame_age_ms"]["p50"] * 1e-3 * RATE)
-            for name, how in (
-                (limits, (0, 0)),
-                (f"{limits}, late", (late, 0)),
-                (f"{limits}, late, old", (late, old)),
-            ):
-                rows = direct(self, limits, *how, seeds)
-                report["direct"][name] = {"late_ticks": how[0], "old_ticks": how[1]} | self._scored(rows)
-                report["paired"][f"direct ({name}) to path ({limits})"] = against(rows, found["episodes"])
+            played = [e["seed"] for e in found["episodes"]]
+            for late, old in DELAYS:
+                name = f"{limits}, plans {late} ticks late, frames {old} old"
+                rows = direct(self, limits, late, old, played)
+                report["direct"][name] = self._scored(rows)
+                report["paired"][f"direct ({name}) to path"] = against(rows, found["episodes"])
                 self._write(report)
         self._tell(report)
         return 0
