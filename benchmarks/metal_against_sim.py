@@ -166,26 +166,22 @@ class Whole:
     def _lay(self, seed: int, split: str) -> dict[str, Any]:
         """The table, and servos that find themselves where its arm stands."""
         joints = [Joint.of(joint, motor) for joint, motor in self.calibration.items()]
-        end = time.monotonic() + WAIT
-        while time.monotonic() < end:
-            # Servos that have just begun may still ask where they are, and goals count from then on.
-            laid = self.world.ask(lay=seed, split=split)
-            steps = [joint.steps(angle) for joint, angle in zip(joints, laid["joints"], strict=True)]
-            if self._stand(steps):
-                self.emulator.order(renew=True)
-                if self._stand(steps):
-                    return laid
-        raise TaktError("the servos do not find themselves where the arm was laid")
+        laid = self.world.ask(lay=seed, split=split)
+        steps = [joint.steps(angle) for joint, angle in zip(joints, laid["joints"], strict=True)]
+        self._stand(steps)
+        self.emulator.order(renew=True)
+        self._stand(steps)
+        return laid
 
-    def _stand(self, steps: list[int]) -> bool:
-        """Whether they say within a while that they stand there; an arm sinks a little under its weight."""
-        end = time.monotonic() + WAIT / 10
+    def _stand(self, steps: list[int]) -> None:
+        """Wait until they say that they stand there; an arm sinks a little under its weight."""
+        end = time.monotonic() + WAIT
         while time.monotonic() < end:
             seen = self.emulator.look()
             if all(abs(seen[i]["position"] - at) <= 6 for i, at in enumerate(steps, 1)):
-                return True
+                return
             time.sleep(0.01)
-        return False
+        raise TaktError("the servos do not find themselves where the arm was laid")
 
     def play(self, seed: int, split: str, seconds: float) -> dict[str, Any]:
         """One episode, and what it came to."""

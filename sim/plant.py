@@ -50,18 +50,20 @@ class Table:
         self.scenario: Scenario = SUITE.scenarios(seed, split, False)[0]
         self.world.reset(self.scenario.layout, self.scenario.asked)
         self.held, self.at, self.lost = True, now, 0.0
+        self._laid = time.monotonic()  # goals of before are for another table
         self.since: float | None = None
         self._goal = Goal(self.scenario, self.world, self.scenario.settle, now, np.inf)
         return self.scenario
 
-    def command(self, targets: list[float], strengths: list[float]) -> None:
+    def command(self, sent: float, targets: list[float], strengths: list[float]) -> None:
         """Where servos want their joints, rad, and what part of their torque they may give for it; nothing
-        from servos that have yet to learn where these are.
+        from servos that have yet to learn where these are. `sent`: when that was, s.
         """
         if targets and not self.held:
             self.world.command(np.array(targets))
             self.world.model.actuator_forcerange[:] = FORCE * np.outer(strengths, (-1.0, 1.0))
-        self.held &= bool(targets)
+        if not targets and sent > self._laid:
+            self.held = False
 
     def advance(self, now: float) -> None:
         """Move on to `now`, s."""
@@ -104,7 +106,7 @@ def serve(folder: Path) -> None:
     while True:
         news = state.poll(_AWAY)
         while state.poll(0):
-            table.command(*msgpack.unpackb(state.recv())[1:])
+            table.command(*msgpack.unpackb(state.recv()))
         now = time.monotonic()
         table.advance(now)
         if news:
