@@ -29,6 +29,7 @@ from sim.tabletop.world import CAMERAS, SIZE, World
 
 RATE = 30.0  # pictures a second, and looks whether the task is done
 _LONGEST = 0.25  # s of physics caught up at once; a longer stall loses time
+_THERE = 0.05  # rad; goals no further from a table's arm are for that table
 _AWAY = 1  # ms to wait for news
 
 
@@ -46,24 +47,26 @@ class Table:
         self.held = False
 
     def lay(self, seed: int, split: str, now: float) -> Scenario:
-        """The table and the arm of an episode of the suite; the arm stays until servos are there anew."""
+        """The table and the arm of an episode of the suite; the arm stays until servos want it there."""
         self.scenario: Scenario = SUITE.scenarios(seed, split, False)[0]
         self.world.reset(self.scenario.layout, self.scenario.asked)
         self.held, self.at, self.lost = True, now, 0.0
-        self._laid = time.monotonic()  # goals of before are for another table
         self.since: float | None = None
         self._goal = Goal(self.scenario, self.world, self.scenario.settle, now, np.inf)
         return self.scenario
 
-    def command(self, sent: float, targets: list[float], strengths: list[float]) -> None:
+    def command(self, targets: list[float], strengths: list[float]) -> None:
         """Where servos want their joints, rad, and what part of their torque they may give for it; nothing
-        from servos that have yet to learn where these are. `sent`: when that was, s.
+        from servos that have yet to learn where these are.
         """
-        if targets and not self.held:
-            self.world.command(np.array(targets))
-            self.world.model.actuator_forcerange[:] = FORCE * np.outer(strengths, (-1.0, 1.0))
-        if not targets and sent > self._laid:
-            self.held = False
+        if not targets:
+            return
+        # Servos of before go on wanting the pose of before; any of these messages may be lost.
+        if self.held and np.abs(self.world.joints() - targets).max() > _THERE:
+            return
+        self.held = False
+        self.world.command(np.array(targets))
+        self.world.model.actuator_forcerange[:] = FORCE * np.outer(strengths, (-1.0, 1.0))
 
     def advance(self, now: float) -> None:
         """Move on to `now`, s."""
@@ -106,7 +109,7 @@ def serve(folder: Path) -> None:
     while True:
         news = state.poll(_AWAY)
         while state.poll(0):
-            table.command(*msgpack.unpackb(state.recv()))
+            table.command(*msgpack.unpackb(state.recv())[1:])
         now = time.monotonic()
         table.advance(now)
         if news:
