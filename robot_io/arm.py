@@ -21,21 +21,23 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from robot_io import calibration as files
-from robot_io import connect
+from robot_io import camera_options, connect
 from robot_io import registers as r
 from robot_io.bus import PATIENCE, Bus, Traffic, seconds_of
 from robot_io.calibration import Calibration, Joint
+from robot_io.camera import Cameras, Looked
+from robot_io.camera_options import Asked
 from robot_io.dryrun import CAMERAS, pattern
 from robot_io.emulator import Emulator, so101_servos
 from robot_io.health import Health
 from robot_io.park import park
-from robot_io.plants import Eyes
+from robot_io.plants import FRAMES, address
 from robot_io.port import Port, PortGone
 from runtime import so101
 from runtime.safety import shrunk
@@ -43,8 +45,8 @@ from vla.contract import ActionSpace, CameraSpec, Dimension, Observation, RobotS
 
 EMULATED = "emulated"  # the port's name for servos that are started with the arm
 ENDS = ("park", "hold", "off")
+PROFILES = {"metal": so101.METAL, "simulation": so101.SIMULATION}
 UNHURRIED = 0.05  # s of patience, at least, where no beat has to be kept: at the start and at the end
-FIRST = 30.0  # s until a plant shows its first frame
 # Addresses 40 to 48: whether a servo is on, and what it was told. One servo a cycle, in turn.
 _AUDIT = (r.TORQUE.address, 9)
 _SI = ("position", "velocity", "load", "voltage", "temperature", "current")
@@ -82,6 +84,8 @@ class Arm:
         patience: float = PATIENCE,
         cameras: tuple[CameraSpec, ...] = (),
         plant: str = "",
+        watched: tuple[Asked, ...] = (),
+        profile: so101.Profile = so101.METAL,
     ) -> None:
         """
         Args:
@@ -91,6 +95,8 @@ class Arm:
             patience: s, see `Bus`.
             cameras: names and sizes of what it shows: the plant's frames, or test patterns without one.
             plant: what stands behind emulated servos, see `plants`.
+            watched: cameras that it has, a process each, see `camera`; instead of `cameras`.
+            profile: its limits; emulated servos alone may have others than metal's.
 
         Raises:
             TaktError: an unknown end, or a joint whose calibrated range holds none of its nominal one.
@@ -101,17 +107,30 @@ class Arm:
         self._calibration = calibration
         self._ids = [motor.id for motor in calibration.values()]
         self._joints = [Joint.of(joint, motor) for joint, motor in calibration.items()]
-        self._spec = spec(dict(zip(calibration, self._joints, strict=True)), cameras)
-        self._frames = {camera.name: pattern(camera, i) for i, camera in enumerate(cameras)}
+        self._cameras: Cameras | None = None
+        self._looked = Looked({camera.name: pattern(camera, i) for i, camera in enumerate(cameras)})
+        self._watched = watched
+        self._spec = spec(
+            dict(zip(calibration, self._joints, strict=True)),
+            Cameras(watched).specs if watched else cameras,
+            profile,
+        )
         if plant and port != EMULATED:
             raise TaktError("a plant stands behind emulated servos: --port emulated")
         self._plant = plant
-        self._eyes: Eyes | None = None
         self._open = ExitStack()
 
     @property
     def spec(self) -> RobotSpec:
         return self._spec
+
+    def fit(self, cameras: tuple[CameraSpec, ...]) -> None:
+        """Frames in the sizes that a policy wants, by name; to be called before it is entered."""
+        sizes = {camera.name: camera for camera in cameras}
+        if self._watched:
+            self._spec = replace(
+                self._spec, cameras=tuple(sizes.get(own.name, own) for own in self._spec.cameras)
+            )
 
     # -- entering
 
@@ -126,10 +145,9 @@ class Arm:
             if path == EMULATED:
                 emulator = stack.enter_context(Emulator(plant=self._plant))
                 path = emulator.port
-                if self._plant:
-                    self._eyes = Eyes(emulator.folder)
-                    stack.callback(self._eyes.close)
-                    self._frames = self._eyes.frames(wait=FIRST)
+                self._looks_at(emulator.folder)
+            if self._watched:
+                self._cameras = stack.enter_context(Cameras(self._watched, self._spec.cameras))
             port = Port(path)
             stack.callback(port.close)
             self._bus = Bus(port, max(self._patience, UNHURRIED))
@@ -146,10 +164,18 @@ class Arm:
             self._open = stack.pop_all()
         return self
 
+    def _looks_at(self, folder: Path) -> None:
+        """The cameras of the plant in a folder, as if they were cameras."""
+        if self._plant and not self._watched:
+            feed = address(folder, FRAMES)
+            self._watched = tuple(
+                Asked(c.name, "feed", feed, (c.width, c.height)) for c in self._spec.cameras
+            )
+
     def _begin(self) -> None:
         now = time.monotonic()
         count = len(self._ids)
-        self._health = Health(connect.names(self._calibration))
+        self._health = Health(connect.names(self._calibration), self.found.rated)
         self._gone = ""
         self._on, self._turn = False, 0
         self.traffic = Traffic()
@@ -182,11 +208,17 @@ class Arm:
         self.traffic = self._bus.take()
         if not self._gone:
             self._on_the_line(self._ask)
-        if self._eyes is not None:
-            self._frames = self._eyes.frames()
-        seen = self.telemetry
+        if self._cameras is not None:
+            self._looked = self._cameras.look()
+        seen, looked = self.telemetry, self._looked
         return Observation(
-            float(seen.time.min()), seen.position.astype(np.float32), dict(self._frames), faults=self.faults
+            float(seen.time.min()),
+            seen.position.astype(np.float32),
+            dict(looked.frames),
+            captured=looked.captured,
+            faults=self.faults,
+            blind=looked.blind,
+            pace=self._health.pace(time.monotonic()),
         )
 
     def write(self, command: np.ndarray) -> None:
@@ -231,6 +263,8 @@ class Arm:
         seen.velocity[i] = joint.sign * si(r.VELOCITY)
         seen.load[i] = joint.sign * si(r.LOAD)
         seen.voltage[i], seen.temperature[i], seen.current[i] = map(si, (r.VOLTAGE, r.TEMPERATURE, r.CURRENT))
+        heat, load, speed = (float(row[i]) for row in (seen.temperature, seen.load, seen.velocity))
+        self._health.felt(self._ids[i], heat, load, speed, now)
 
     # -- leaving
 
@@ -277,8 +311,10 @@ class Arm:
                 print(f"takt: {names[servo]} (id {servo}) not made safe: {words}", file=sys.stderr)
 
 
-def spec(joints: dict[str, Joint], cameras: tuple[CameraSpec, ...]) -> RobotSpec:
-    """The arm's description: metal's limits, each range what is both calibrated and nominal, shortened.
+def spec(
+    joints: dict[str, Joint], cameras: tuple[CameraSpec, ...], profile: so101.Profile = so101.METAL
+) -> RobotSpec:
+    """The arm's description: the profile's limits, each range what is both calibrated and nominal, shortened.
 
     Raises:
         TaktError: a joint has no such range.
@@ -289,15 +325,14 @@ def spec(joints: dict[str, Joint], cameras: tuple[CameraSpec, ...]) -> RobotSpec
         if high - low < files.LEAST:
             raise TaktError(f"{name} is calibrated for {low:.2f} to {high:.2f} rad: calibrate it again")
         rows.append(Dimension(name, "rad", low, high))
-    metal = so101.METAL
     return RobotSpec(
         name="so101",
         state=tuple(so101.JOINTS),
-        actions=shrunk(ActionSpace(tuple(rows)), metal.margin),
+        actions=shrunk(ActionSpace(tuple(rows)), profile.margin),
         cameras=cameras,
-        max_velocity=metal.velocity,
-        max_acceleration=metal.acceleration,
-        max_lead=(metal.lead,) * len(rows),
+        max_velocity=profile.velocity,
+        max_acceleration=profile.acceleration,
+        max_lead=(profile.lead,) * len(rows),
     )
 
 
@@ -309,6 +344,7 @@ def make(
     cameras: str = "",
     patience: str = str(PATIENCE),
     plant: str = "",
+    limits: str = "metal",
 ) -> Arm:
     """The robot `so101`. Options are words: see docs/robots.md.
 
@@ -320,10 +356,15 @@ def make(
     if calibration is None and port != EMULATED:
         raise TaktError("an arm of metal needs its calibration: --calibration FILE, as LeRobot writes it")
     seen = cameras or ("pattern" if port == EMULATED or plant else "none")
-    if seen not in ("pattern", "none") or configure not in ("yes", "no"):
-        raise TaktError("--options cameras=pattern or none, configure=yes or no")
+    if configure not in ("yes", "no"):
+        raise TaktError("--options configure=yes or no")
+    if limits not in PROFILES or (limits != "metal" and port != EMULATED):
+        raise TaktError("--options limits=metal, or simulation with --port emulated")
+    watched = () if seen in ("pattern", "none") else camera_options.parse(seen)
     seconds = seconds_of(patience)
     arm = files.read(Path(calibration)) if calibration is not None else so101_servos(0.0)[1]
     if seen == "pattern" and not plant:
         print("takt: there are no cameras: the policy sees a test pattern", file=sys.stderr)
-    return Arm(port, arm, end, configure == "yes", seconds, CAMERAS if seen == "pattern" else (), plant)
+    shown = CAMERAS if seen == "pattern" else ()
+    profile = PROFILES[limits]
+    return Arm(port, arm, end, configure == "yes", seconds, shown, plant, watched, profile)

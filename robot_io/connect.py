@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from robot_io import feetech
 from robot_io import registers as r
 from robot_io.bus import Bus
-from robot_io.calibration import Calibration, Motor, settings
+from robot_io.calibration import GRIPPER, Calibration, Motor, settings
+from robot_io.health import NEARLY, Rated
 from vla.contract import TaktError
 
 _BLOCK = r.FEEDBACK_AT + r.FEEDBACK_SIZE  # bytes from address 0 to the end of the feedback
 _PIECE = 16  # bytes read at once, about as many as in every cycle
+_RATED = (r.MAX_TEMPERATURE, r.OVERLOAD)
 _QUICK = 254  # of `ACCELERATION`: the guard limits it, the servo should only follow
 
 
@@ -24,11 +26,13 @@ class Found:
         steps: servo -> where it stands, as it says it.
         goals: servo -> the goal that it holds; where it stands, when it is off.
         limp: whether every servo was switched off, so that this is a pose in which it stands by itself.
+        rated: servo -> what its own settings allow.
     """
 
     steps: dict[int, int]
     goals: dict[int, int]
     limp: bool
+    rated: dict[int, Rated]
 
 
 def names(arm: Calibration) -> dict[int, str]:
@@ -62,7 +66,8 @@ def check(bus: Bus, arm: Calibration, configure: bool = False) -> Found:
     on = {servo for servo, table in tables.items() if r.pick(r.TORQUE, table, 0) == r.ON}
     goals = {s: r.pick(r.GOAL, tables[s], 0) if s in on else steps[s] for s in tables}
     limp = all(r.pick(r.TORQUE, table, 0) == r.OFF for table in tables.values())
-    return Found(steps, goals, limp)
+    rated = {servo: Rated(*(reg.si(r.pick(reg, t, 0)) for reg in _RATED)) for servo, t in tables.items()}
+    return Found(steps, goals, limp, rated)
 
 
 def check_led(bus: Bus, arm: Calibration) -> None:
@@ -103,7 +108,8 @@ def switch_on(bus: Bus, arm: Calibration, found: Found) -> None:
     """Torque on, each servo's goal where it stands.
 
     A servo goes for whatever goal it holds when it is switched on. So the goal is written and read back
-    first. One that is on already keeps its goal, lest it sink.
+    first. One that is on already keeps its goal, lest it sink. A gripper presses for as long as it holds
+    something: it gets what torque it may give for ever, a little less than what it calls overload.
 
     Raises:
         TaktError: a servo does not take it; those before it are on.
@@ -111,7 +117,9 @@ def switch_on(bus: Bus, arm: Calibration, found: Found) -> None:
     for servo, joint in names(arm).items():
         if bus.value(servo, r.TORQUE) == r.ON:
             continue
-        wanted = ((r.ACCELERATION, _QUICK), (r.GOAL_SPEED, 0), (r.GOAL, found.steps[servo]), (r.TORQUE, r.ON))
+        wanted = [(r.ACCELERATION, _QUICK), (r.GOAL_SPEED, 0), (r.GOAL, found.steps[servo]), (r.TORQUE, r.ON)]
+        if joint == GRIPPER:
+            wanted.insert(0, (r.TORQUE_LIMIT, r.TORQUE_LIMIT.raw(NEARLY * found.rated[servo].load)))
         for register, value in wanted:
             bus.write(servo, register, value)
             if bus.value(servo, register) != value:

@@ -88,6 +88,11 @@ class Servo:
         self._left = self.actual
         return self._clamped(self.get(r.GOAL)) + self.get(r.HOMING_OFFSET)
 
+    def strength(self) -> float:
+        """The part of its torque that it may give now."""
+        limit = self.get(r.TORQUE_LIMIT) / 1000.0
+        return min(limit, self.get(r.PROTECTIVE_TORQUE) / 100.0) if self._overloaded else limit
+
     def lead(self, actual: float, velocity: float, load: float) -> None:
         """What the plant says of the shaft: steps, steps/s, and the part of the torque it takes."""
         self.actual, self.velocity, self.load = actual, velocity, load
@@ -181,9 +186,7 @@ class Servo:
 
     def _move(self, goal: float, speed: float, quick: float) -> None:
         gap = goal - self.actual
-        limit = self.get(r.TORQUE_LIMIT) / 1000.0
-        if self._overloaded:
-            limit = min(limit, self.get(r.PROTECTIVE_TORQUE) / 100.0)
+        limit = self.strength()
         if self.stuck:
             self.velocity = 0.0
             self.load = math.copysign(min(limit, abs(gap) / STALL), gap)

@@ -267,7 +267,7 @@ def _serve(args: argparse.Namespace) -> int:
     if args.parent is not None:
         follow(args.parent)
     args.folder.mkdir(parents=True, exist_ok=True)
-    for left in ("port", "control", "plant", "frames"):
+    for left in ("port", "control", "plant", "frames", "world"):
         (args.folder / left).unlink(missing_ok=True)
     arm = so101_servos(0.0)[1]
     calibration.write(args.folder / "calibration.json", arm)

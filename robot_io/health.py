@@ -1,25 +1,48 @@
 """What is wrong with servos: error bits, silence, torque that went away. Numbers in, words out.
 
-Each fault names its servo. It lasts as long as its cause; who latches it is the guard.
+Each fault names its servo. It lasts as long as its cause; who latches it is the guard. Before that,
+a servo that is hot or strained slows the whole arm down, so that its joints stay together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from robot_io import feetech
 from robot_io import registers as r
+from robot_io.feetech import Error
 
 PERSIST = 3  # cycles in a row that error bits have to last: a dip of the supply is over in one
 SILENT = 0.5  # s in which it was asked at least PERSIST times without an answer; the guard holds long before
+WARM, HOT = 10.0, 2.0  # °C below a servo's own limit where the arm begins to slow down, and is slowest
+SLOW = 0.3  # of its speed limits, at the slowest
+NEARLY = 0.9  # of the load that a servo calls overload; more than this counts as strain
+STANDS = 0.2  # rad/s; a shaft that turns faster is at work, and not pressing on something
+STRAIN = 0.5  # s of that until the arm slows down; the servo lets go by itself after 2 s
+RELIEF = 1.0  # s without it until it is as fast as before
+_TIRED = Error.OVERLOAD | Error.OVERHEAT | Error.OVERCURRENT
+
+
+@dataclass(frozen=True)
+class Rated:
+    """What a servo's own settings allow: °C, and the part of its torque that is overload."""
+
+    heat: float = 70.0
+    load: float = 0.8
 
 
 class Health:
     """The memory of one arm's servos."""
 
-    def __init__(self, names: Mapping[int, str]) -> None:
-        """`names`: servo -> what people call it."""
+    def __init__(self, names: Mapping[int, str], rated: Mapping[int, Rated] | None = None) -> None:
+        """`names`: servo -> what people call it. `rated`: servo -> what it can take."""
         self._names = dict(names)
+        self._rated = {servo: (rated or {}).get(servo, Rated()) for servo in names}
+        self._heat = dict.fromkeys(names, 0.0)
+        self._strained: dict[int, float | None] = dict.fromkeys(names)  # since when, s
+        self._relieved = -math.inf  # when the last strain that counts was over, s
         self._missed: dict[int, list[float]] = {servo: [] for servo in names}  # first and last, s
         self._misses = dict.fromkeys(names, 0)
         self._bits = dict.fromkeys(names, 0)
@@ -36,6 +59,26 @@ class Health:
         self._missed[servo], self._misses[servo] = [], 0
         self._lasted[servo] = self._lasted[servo] + 1 if bits else 0
         self._bits[servo] = bits
+
+    def felt(self, servo: int, heat: float, load: float, speed: float, now: float) -> None:
+        """How hot a servo is, °C, what part of its torque it gives, -1 to 1, and how fast it turns, rad/s."""
+        self._heat[servo] = heat
+        since = self._strained[servo]
+        # A gripper may give just that.
+        if abs(load) <= NEARLY * self._rated[servo].load + 1e-3 or abs(speed) > STANDS:
+            self._strained[servo] = None
+        elif since is None:
+            self._strained[servo] = now
+        elif now - since >= STRAIN:
+            self._relieved = now + RELIEF
+
+    def pace(self, now: float) -> float:
+        """The part of its speed limits that the arm should be asked for, `SLOW` to 1."""
+        if now < self._relieved or any(bits & _TIRED for bits in self._bits.values()):
+            return SLOW
+        left = min(self._rated[servo].heat - heat for servo, heat in self._heat.items())
+        share = (left - HOT) / (WARM - HOT)
+        return min(1.0, SLOW + (1.0 - SLOW) * max(0.0, share))
 
     def torque(self, servo: int, value: int) -> None:
         """What a servo's torque register says."""

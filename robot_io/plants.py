@@ -2,12 +2,15 @@
 
 A package offers one by name (entry points `takt.plants`): a function `serve(folder)` that binds two sockets
 
-    FOLDER/plant     PAIR: gets [time, joint targets], rad, or [time, []] to ask and change nothing; answers
+    FOLDER/plant     PAIR: gets [time, joint targets, strengths], rad, parts of the torque that servos may
+                     give, or [time, [], []] to ask and change nothing; answers
                      [time, joints, velocities, loads], rad, rad/s, parts of the torque from -1 to 1
-    FOLDER/frames    PUB: {camera: [height, width, bytes]}, uint8 RGB, whenever there are new ones
+    FOLDER/frames    PUB: {camera: [height, width, bytes, time]}, uint8 RGB and when it was taken, s on the
+                     machine's monotonic clock, whenever there are new ones
 
-and lasts as long as its parent. All messages are msgpack, the six joints in the order of the chain. Nobody
-waits for anybody: whoever has news sends them, and the newest count.
+and lasts as long as its parent. It may have a third, FOLDER/world, for who lays the table and asks whether a
+task is done: `sim/plant.py`. All messages are msgpack, the six joints in the order of the chain. Nobody waits
+for anybody: whoever has news sends them, and the newest count.
 
     python -m robot_io.plants NAME FOLDER --parent PID
 """
@@ -25,7 +28,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import msgpack
-import numpy as np
 import zmq
 
 from robot_io.calibration import Calibration, Joint
@@ -34,7 +36,7 @@ from robot_io.registers import RAD
 from runtime.child import follow
 from vla.contract import TaktError
 
-STATE, FRAMES = "plant", "frames"
+STATE, FRAMES, WORLD = "plant", "frames", "world"
 WAIT = 30.0  # s until it answers
 
 
@@ -55,10 +57,12 @@ class Plant:
         self._socket = _socket(zmq.PAIR, 4)
         self._socket.connect(address(folder, STATE))
 
-    def exchange(self, now: float, targets: Sequence[float]) -> list[list[float]] | None:
-        """Send where the joints are to go; the newest joints, velocities and loads, None without news."""
+    def exchange(
+        self, now: float, targets: Sequence[float], strengths: Sequence[float] = ()
+    ) -> list[list[float]] | None:
+        """Send where the joints are to go, and how hard; the newest joints, velocities and loads, or None."""
         with contextlib.suppress(zmq.Again):  # it is busy: what it gets next is newer
-            self._socket.send(msgpack.packb([now, list(targets)]), zmq.NOBLOCK)
+            self._socket.send(msgpack.packb([now, list(targets), list(strengths)]), zmq.NOBLOCK)
         newest = None
         try:
             while True:
@@ -84,7 +88,8 @@ class Lead:
     def __call__(self, line: Line, now: float) -> None:
         pairs = list(zip(line.servos, self._arm, strict=True))
         targets = [joint.angle(servo.aim() - offset) for servo, (joint, offset) in pairs if servo.led]
-        self._news = self._plant.exchange(now, targets) or self._news
+        strengths = [servo.strength() for servo in line.servos if servo.led]
+        self._news = self._plant.exchange(now, targets, strengths) or self._news
         if self._plant.child.poll() is not None:
             raise TaktError("the plant behind the servos has ended")
         for (servo, (joint, offset)), at, speed, load in zip(pairs, *self._news, strict=True):
@@ -93,33 +98,6 @@ class Lead:
             if not servo.led:
                 servo.led = True
                 servo.power_up(now)  # its goal is where it finds itself
-
-
-class Eyes:
-    """The cameras' end: the newest frames, without waiting."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = _socket(zmq.SUB, 2)
-        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
-        self._socket.connect(address(folder, FRAMES))
-        self._frames: dict[str, np.ndarray] = {}
-
-    def frames(self, wait: float = 0.0) -> dict[str, np.ndarray]:
-        """Camera -> shape (height, width, 3), uint8; waits `wait` s at most for the first."""
-        if not self._frames and not self._socket.poll(round(wait * 1000)):
-            return {}
-        try:
-            while True:
-                rows = msgpack.unpackb(self._socket.recv(zmq.NOBLOCK))
-                self._frames = {
-                    name: np.frombuffer(data, np.uint8).reshape(height, width, 3)
-                    for name, (height, width, data) in rows.items()
-                }
-        except zmq.Again:
-            return dict(self._frames)
-
-    def close(self) -> None:
-        self._socket.close(linger=0)
 
 
 def _socket(kind: int, queue: int) -> zmq.Socket[bytes]:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -36,11 +37,13 @@ from vla.contract import TaktError
 class Command:
     """Try what the demo and a robot need on this machine; exits 0 if the demo can run."""
 
+    cameras: str = ""
+    """Measure the true rate of these as well: front:v4l2:/dev/video0, as --options cameras= has them."""
     json: Path | None = None
     """Write the findings to this file as well."""
 
     def run(self) -> int:
-        rows = examine()
+        rows = examine() + bodies(self.cameras)
         Console().print(table(rows))
         ready = all(row.status != "fail" for row in rows)
         print("the demo can run here" if ready else "the demo cannot run here: see the rows that failed")
@@ -53,6 +56,12 @@ class Command:
 def examine() -> list[Row]:
     """All checks, in the order in which a person would repair things."""
     return [row for check in CHECKS for row in check()]
+
+
+def bodies(cameras: str) -> list[Row]:
+    """What packages with robots look at (entry points `takt.checks`): cameras, those named measured."""
+    found = sorted(entry_points(group="takt.checks"), key=lambda entry: entry.name)
+    return [row for entry in found for row in entry.load()(cameras)]
 
 
 def python() -> list[Row]:

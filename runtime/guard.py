@@ -93,10 +93,10 @@ class Guard:
         flags = self._dogs(action, seen, now, lateness, skipped, link_up, waiting) | self._told
         self._told = NONE
         while self._events:
-            self._update(now, flags, self._events.popleft(), seen.faults)
-        self._update(now, flags, faults=seen.faults)
+            self._update(now, flags, self._events.popleft(), seen)
+        self._update(now, flags, seen=seen)
         running = self.status.state is State.RUNNING
-        command = self._filter(target if running else None, seen.state, now)
+        command = self._filter(target if running else None, seen.state, now, seen.pace)
         if self.status.state is State.PARKING and self._filter.still:
             self._update(now, flags, Event.PARKED)
         return command
@@ -106,10 +106,14 @@ class Guard:
         now: float,
         flags: frozenset[Flag],
         event: Event | None = None,
-        faults: tuple[str, ...] = (),
+        seen: Observation | None = None,
     ) -> None:
         before, self.status = self.status, update(now, self.status, flags, event)
         if self.status.state is not before.state:
             # Which part of the body it is stands in the record; the states know but that there is a fault.
-            parts = faults if Flag.ROBOT_FAULT.value in self.status.reasons else ()
+            parts: tuple[str, ...] = ()
+            if seen is not None and Flag.ROBOT_FAULT.value in self.status.reasons:
+                parts = seen.faults
+            elif seen is not None and Flag.CAMERA_STALE.value in self.status.reasons:
+                parts = seen.blind
             self.history.append((now, before.state, self.status.state, self.status.reasons + parts))

@@ -13,6 +13,7 @@ except ModuleNotFoundError:  # raw frames need none of this
     simplejpeg = None
 
 _BASELINE = (0xC0, 0xC1)  # start of frame, sequential; a progressive one may ask for any number of passes
+_MOST = 1 << 26  # pixels of a picture
 _BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 
 
@@ -42,6 +43,23 @@ def decode(data: bytes | memoryview, shape: tuple[int, ...]) -> np.ndarray:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         if (height, width, 3) != shape:
             raise WireError(f"a JPEG of {height} by {width} that was declared as {shape}")
+        return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True)
+    except (ValueError, TypeError, MemoryError):
+        raise WireError("a damaged JPEG") from None
+
+
+def read(data: bytes) -> np.ndarray:
+    """The picture of a camera or a file, of whatever size, shape (h, w, 3), uint8 RGB.
+
+    Raises:
+        WireError: it is damaged or too large, or no decoder is installed here.
+    """
+    if simplejpeg is None:
+        raise WireError("no JPEG is read here: install 'takt-vla[jpeg]'")
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if height * width > _MOST:
+            raise WireError(f"a JPEG of {height} by {width}")
         return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True)
     except (ValueError, TypeError, MemoryError):
         raise WireError("a damaged JPEG") from None

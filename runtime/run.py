@@ -214,6 +214,8 @@ class Command:
         at = policy_at(self.policy, self.threads, self.engine, self.think, **link)
         with interruptible() as pressed, at as policy:
             check_match(policy.spec, robot.spec)
+            if hasattr(robot, "fit"):  # cameras whose frames are made as large as the policy wants them
+                robot.fit(policy.spec.cameras)
             joining.make(self.join, policy.spec)
             with pressed.through(robot):
                 words = self._words(robot, policy)

@@ -25,6 +25,7 @@ import numpy as np
 
 from vla.contract import ActionSpace, Dimension, RobotSpec, TaktError
 
+SLOWEST = 0.05  # of the velocity limits; standing still is what HOLD is for
 LONGEST = 0.1  # s; commands further apart than this count as this far apart
 FIRST = 0.05  # in the dimension's unit; how far the first command may lie from the measured pose
 
@@ -84,6 +85,11 @@ class Limits:
         known = [d.absolute and d.name in spec.state for d in space.dimensions]
         index = np.array([spec.state.index(n) if k else -1 for n, k in zip(space.names, known, strict=True)])
         return Limits(space.lower, space.upper, velocity, acceleration, lead, index, space.absolute, rest)
+
+    def slowed(self, pace: float) -> Limits:
+        """With `pace` of the velocity, from `SLOWEST` to 1; the lead stays, or a loaded arm would sink."""
+        part = pace if pace >= SLOWEST else SLOWEST  # NaN is the slowest
+        return replace(self, velocity=self.velocity * part) if part < 1.0 else self
 
 
 @dataclass(frozen=True)
@@ -242,10 +248,15 @@ class Filter:
         self.verdicts: Counter[str] = Counter()
         self._state: Memory | None = None
 
-    def __call__(self, target: np.ndarray | None, measured: np.ndarray, now: float) -> np.ndarray:
-        """The command for `now`, shape (A,); see `limit`."""
+    def __call__(
+        self, target: np.ndarray | None, measured: np.ndarray, now: float, pace: float = 1.0
+    ) -> np.ndarray:
+        """The command for `now`, shape (A,); see `limit` and `Limits.slowed`."""
         state = self.start(measured, now)
-        command, self._state, verdicts = limit(self.limits, state, target, measured, now)
+        limits = self.limits if pace == 1.0 else self.limits.slowed(pace)
+        command, self._state, verdicts = limit(limits, state, target, measured, now)
+        if limits is not self.limits:
+            verdicts["derated"] += 1
         self.verdicts.update(verdicts)
         return command
 

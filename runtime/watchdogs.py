@@ -23,7 +23,7 @@ class Watch:
     """Thresholds, in s unless said otherwise.
 
     Attributes:
-        camera: how old a frame may be, by `Observation.captured`.
+        camera: how old a frame may be, by `Observation.captured`; one that is blind is found at once.
         state: how old the measured state may be, by `Observation.time`.
         overruns: how many overruns there may be within `quiet`.
         overrun: how long one may be.
@@ -92,6 +92,8 @@ class Watchdogs:
         for captured in seen.captured.values():
             if not abs(now - captured) <= self._watch.camera:
                 found |= _CAMERA_STALE
+        if seen.blind:
+            found |= _CAMERA_STALE
         if seen.faults:
             found |= _ROBOT_FAULT
         return found if np.isfinite(seen.state).all() else found | _INVALID

@@ -179,6 +179,9 @@ class Observation:
         instruction: the words the policy is to obey.
         captured: camera name -> when its frame was taken, s, where the robot knows; it does not travel.
         faults: what is wrong with the body, each in words that name the part; it does not travel.
+        blind: what is wrong with cameras, each in words that name one; it does not travel.
+        pace: the part of its speed limits, above 0 to 1, that the body should be asked for now: less when it
+            is hot or strained; it does not travel.
     """
 
     time: float
@@ -187,6 +190,8 @@ class Observation:
     instruction: str = ""
     captured: Mapping[str, float] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
+    pace: float = 1.0
 
 
 @dataclass(frozen=True)

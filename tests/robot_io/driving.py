@@ -22,7 +22,7 @@ from tests.runtime.peers import PATIENCE
 RATE = 50.0
 IDS = tuple(range(1, 7))
 # Registers that reach the line of a running arm.
-TOLD = {r.TORQUE.address, r.ACCELERATION.address, r.GOAL.address, r.GOAL_SPEED.address}
+TOLD = {reg.address for reg in (r.TORQUE, r.ACCELERATION, r.GOAL, r.GOAL_SPEED, r.TORQUE_LIMIT)}
 
 
 def wave(now: float) -> np.ndarray:

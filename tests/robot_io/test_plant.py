@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
+import zmq
 
-from robot_io import plants
-from robot_io.arm import Arm, make
+from robot_io import calibration, plants
+from robot_io.arm import PROFILES, Arm, make
+from robot_io.calibration import Joint
+from robot_io.emulator import Emulator
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
 from tests.robot_io.driving import RATE
-from tests.runtime.peers import PATIENCE
+from tests.runtime.peers import PATIENCE, until
 from vla.contract import TaktError
 
 pytest.importorskip("mujoco")
@@ -59,6 +64,46 @@ def test_the_driver_moves_the_simulated_arm_and_sees_it_move(capsys: pytest.Capt
             next(ticker)
     assert np.abs(stands - before.state).max() > 0.4
     assert capsys.readouterr().err == "takt: parked, torque off\n"
+
+
+def test_the_world_is_laid_and_asked(capfd: pytest.CaptureFixture[str]) -> None:
+    """Servos that are renewed find themselves where its arm was laid, and hold it there."""
+    with Emulator(plant="tabletop") as emulator:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = context.socket(zmq.REQ)
+        socket.connect(plants.address(emulator.folder, plants.WORLD))
+
+        def ask(**order: object) -> dict[str, Any]:
+            socket.send(msgpack.packb(order))
+            assert socket.poll(PATIENCE * 1000)
+            return msgpack.unpackb(socket.recv())
+
+        try:
+            arm = calibration.read(emulator.calibration)
+            until(lambda: ask() and not ask()["reached"], "no answer")
+            laid = ask(lay=7, split="seen")
+            assert laid["instruction"] and laid["seconds"] > 0 and not laid["reached"] and not laid["since"]
+            steps = [Joint.of(j, m).steps(at) for (j, m), at in zip(arm.items(), laid["joints"], strict=True)]
+
+            def stands() -> bool:
+                seen = emulator.look()
+                return all(abs(seen[i]["position"] - at) <= 8 for i, at in enumerate(steps, 1))
+
+            until(stands, "the arm is not where it was laid")
+            emulator.order(renew=True)
+            until(stands, "new servos do not find themselves there")
+            assert ask(lay=7, split="none")["error"].startswith("no split 'none'; valid: seen")
+        finally:
+            context.destroy(linger=0)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_limits_of_the_simulation_are_for_emulated_servos() -> None:
+    speeds = {name: make(port="emulated", limits=name).spec.max_velocity[0] for name in PROFILES}
+    assert speeds["metal"] < speeds["simulation"]
+    for wrong in ({"port": "emulated", "limits": "none"}, {"port": "/dev/null", "limits": "simulation"}):
+        with pytest.raises(TaktError, match="limits=metal, or simulation"):
+            make(**wrong, calibration=Path("x"))
 
 
 def test_a_plant_without_emulated_servos_or_a_name_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:

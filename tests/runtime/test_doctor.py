@@ -132,6 +132,7 @@ def test_only_a_failure_changes_the_exit_status(
     status: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "CHECKS", (lambda: [Row("one", status, "detail")],))
+    monkeypatch.setattr(doctor, "bodies", lambda cameras: [])
     report = tmp_path / "doctor.json"
     assert doctor.Command(json=report).run() == code
     assert json.loads(report.read_text()) == {
