@@ -81,7 +81,7 @@ def test_led_recorded_replayed_and_made_a_data_set_of(plugin: Path, arm: Emulato
     # The follower was where the hand was; rows before it had caught up are no part of the episode. A busy
     # machine's overruns hold it for a second, while the hand goes on.
     gaps = np.abs(found.state[driven] - found.target[driven]).max(axis=1)
-    assert gaps[0] < 0.1 and np.median(gaps) < 0.1
+    assert gaps[0] < 0.2 and np.median(gaps) < 0.15
     hand = np.array([swing(t) for t in np.linspace(0, 6.0, 600)])
     near = np.abs(found.target[driven][:, None] - hand[None]).max(axis=2).min(axis=1)
     assert near.max() < 0.02
