@@ -15,7 +15,7 @@ import numpy as np
 from vla.contract import ActionChunk, Observation, PolicySpec, Prefix, RobotSpec, TaktError
 
 PACE = 0.3  # of the robot's own velocity limit
-NEAR = 0.05  # in a dimension's unit; what is nearer has been caught up with
+NEAR = 0.15  # in a dimension's unit; how far a robot may lag behind a leader that it has caught up with
 STALE = 0.06  # s; a leader's joints older than that are followed no longer
 LONGEST = 0.1  # s that a leader's last joints are followed when no newer ones come
 SETTLE = 0.5  # s that a robot stands where a motion begins
@@ -85,7 +85,8 @@ class Led:
         step = self._pace * min(observation.time - before, LONGEST)
         at = at + np.clip(goal - at, -step, step)
         self._at = observation.time, at
-        self.caught = bool(np.abs(goal - observation.state).max() < NEAR)
+        # The way has met the leader, who may be moving, and the robot is behind by its own lag alone.
+        self.caught = bool(np.abs(goal - at).max() < 1e-6 and np.abs(goal - observation.state).max() < NEAR)
         return at
 
 

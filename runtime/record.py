@@ -32,6 +32,7 @@ from runtime.recorder import Recorder
 from runtime.run import Presses, interruptible, make_robot, policy_at, robot_options, told
 from vla.contract import Observation, PolicySpec, Robot, TaktError, check_match
 
+LEAD_IN = 60.0  # s within which a robot has to come to where its leader is
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": None}
 
 
@@ -167,9 +168,13 @@ class Command:
         label = {True: "a success", False: "no success", None: "no label"}[commit.success]
         lost = f", {commit.dropped} ticks not recorded" if commit.dropped else ""
         print(f"episode {recorder.number}: {commit.rows} rows, {label}{lost}", flush=True)
+        problem = recorder.problem
+        if result.reason == "done" and not commit.rows and not problem:
+            problem = "the robot did not come to where its leader is: hold the leader still at the beginning"
+            complain(f"takt: {problem}")
         return {
             "episode": recorder.number,
-            "problem": recorder.problem,
+            "problem": problem,
             **asdict(commit),
             "ended": result.reason,
             "loop": result.to_json(),
@@ -182,9 +187,13 @@ class Command:
         planner = Planner(source.spec, source.link, join=self.join, period=period)
         begun: list[float] = []
         ticked: list[float] = []
+        first: list[float] = []
 
         def over(now: float) -> bool:
             ticked[:] = [now]
+            first[:] = first or [now]
+            if not begun and now - first[0] > LEAD_IN:
+                return True
             return bool(begun) and (now - begun[0] >= self.seconds or enter())
 
         def on_tick(seen: Observation, target: np.ndarray | None, command: np.ndarray) -> None:

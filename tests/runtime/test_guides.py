@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.clock import SimulatedClock
-from runtime.guides import LONGEST, NEAR, PACE, Led, Replayed, make_leader
+from runtime.guides import LONGEST, PACE, Led, Replayed, make_leader
 from runtime.planner import InlineLink, Planner
 from tests.runtime import recording
 from vla.contract import Observation, TaktError
@@ -55,7 +55,7 @@ def test_a_robot_comes_to_its_leader_slowly_and_then_follows_at_once() -> None:
     steps = np.abs(np.diff(targets, axis=0)) / TICK
     # Its speed limit is 1 rad/s in both joints; both arrive, the one that is further away last.
     assert steps.max() <= PACE + 1e-9 and steps.max() > 0.9 * PACE
-    assert len(targets) == pytest.approx((1.0 - NEAR) / PACE / TICK, abs=3)
+    assert len(targets) == pytest.approx(1.0 / PACE / TICK, abs=3)
     hand.at = np.array([0.2, 0.4])
     observation = seen(clock, state)
     planner.submit(observation)
