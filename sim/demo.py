@@ -128,7 +128,7 @@ class Whole:
         if self.reached:
             self.took = now - self._begun
         over = self._talk(now)
-        if over and not self.reached:
+        if over and not self.reached and self._talk.words.over:
             self.why = f"NO success: {self._talk.words.log[-1][1]}"
         return self.reached or over or now >= self._end
 

@@ -26,7 +26,7 @@ from sim.tabletop import goals as long
 from sim.tabletop import instructions, rules, tasks
 from sim.tabletop.goals import Judge
 from sim.tabletop.meaning import Task
-from vla.contract import Observation
+from vla.contract import Observation, TaktError
 
 EACH = 15.0  # simulated s that a goal may take, on the average
 AFTER = 12.0  # simulated s after a correction
@@ -98,7 +98,13 @@ def sequel(w: Worker, seed: int, at_once: bool) -> dict[str, Any]:
             claims.extend(_claims(run, words))
             run.plan = words.plan
 
-    result = run.go(Fixed(asked.text) if words is None else words, until, watch)
+    refused = ""
+    try:
+        ticks = run.go(Fixed(asked.text) if words is None else words, until, watch).ticks
+    except TaktError as error:  # a sentence that is too long for the policy to read
+        if not at_once:
+            raise
+        ticks, refused = 0, str(error)
     reached = [at is not None for at in run.judge.reached]
     row = {
         "seed": seed,
@@ -112,8 +118,8 @@ def sequel(w: Worker, seed: int, at_once: bool) -> dict[str, Any]:
             for goal, done, at in zip(asked.goals, reached, run.judge.reached, strict=True)
         ],
         "success": run.judge.whole(),
-        "sim_seconds": round(result.ticks * w.options.period, 3),
-    }
+        "sim_seconds": round(ticks * w.options.period, 3),
+    } | ({"refused": refused} if refused else {})
     if words is not None:
         row |= {"plan": [[step.text, step.state] for step in words.plan], "claims": claims}
         row |= {"said": [line for _, line in words.log]}
