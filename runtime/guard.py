@@ -70,6 +70,7 @@ class Guard:
         lateness: float = 0.0,
         skipped: int = 0,
         link_up: bool = True,
+        waiting: bool = False,
     ) -> np.ndarray:
         """The command for `now`, shape (A,).
 
@@ -80,6 +81,7 @@ class Guard:
             lateness: s that the tick came after its time.
             skipped: ticks left out since the run began.
             link_up: whether the policy's process can be heard.
+            waiting: whether there is no target because none is wanted.
 
         Raises:
             TaktError: at the first call, the robot stands outside its limits.
@@ -88,7 +90,7 @@ class Guard:
         action = target is not None and usable(self.limits, target)
         if target is not None and not action:
             self.verdicts["rejected"] += 1
-        flags = self._dogs(action, seen, now, lateness, skipped, link_up) | self._told
+        flags = self._dogs(action, seen, now, lateness, skipped, link_up, waiting) | self._told
         self._told = NONE
         while self._events:
             self._update(now, flags, self._events.popleft(), seen.faults)

@@ -31,7 +31,23 @@ class Naive:
     def __init__(self, spec: PolicySpec) -> None:
         self.spec = spec
         self.chunk: ActionChunk | None = None
+        self.pace = 1.0  # how fast rows are played; their times are stretched by 1 / pace
         self._absolute = spec.actions.absolute
+
+    @property
+    def dt(self) -> float:
+        """Seconds between rows as they are played."""
+        return self.spec.dt / self.pace
+
+    def clear(self) -> None:
+        """Forget every chunk."""
+        self.chunk = None
+
+    def play_at(self, pace: float, now: float) -> None:
+        """Go on from where the running chunk is at `now` (s), at another pace."""
+        if self.chunk is not None:
+            self.chunk = _stretched(self.chunk, self.pace / pace, now)
+        self.pace = pace
 
     def prefix(self, time: float, latency: float) -> Prefix | None:
         """What the policy is told of the running chunk when it is asked at `time` (s)."""
@@ -39,6 +55,7 @@ class Naive:
 
     def take(self, chunk: ActionChunk, now: float) -> bool:
         """A new chunk is there at `now` (s); False when it is of no use."""
+        chunk = _stretched(chunk, 1.0 / self.pace, chunk.time)
         if (self.chunk is not None and chunk.time <= self.chunk.time) or chunk.end < now - _SAME:
             return False
         self.chunk = chunk
@@ -87,10 +104,18 @@ class Ensemble(Naive):
         self._chunks: list[ActionChunk] = []
 
     def take(self, chunk: ActionChunk, now: float) -> bool:
-        if not super().take(chunk, now):
+        if not super().take(chunk, now) or self.chunk is None:
             return False
-        self._chunks = [c for c in self._chunks if c.end >= now - _SAME][1 - self._keep :] + [chunk]
+        self._chunks = [c for c in self._chunks if c.end >= now - _SAME][1 - self._keep :] + [self.chunk]
         return True
+
+    def clear(self) -> None:
+        super().clear()
+        self._chunks = []
+
+    def play_at(self, pace: float, now: float) -> None:
+        self._chunks = [_stretched(c, self.pace / pace, now) for c in self._chunks]
+        super().play_at(pace, now)
 
     def row(self, now: float) -> np.ndarray | None:
         rows = [row for c in self._chunks if (row := c.at(now, self._absolute)) is not None]
@@ -120,9 +145,9 @@ class Rtc(Naive):
         spec = self.spec
         if self.chunk is None or latency <= _SAME:
             return None
-        rows = [self.chunk.at(time + i * spec.dt, self._absolute) for i in range(spec.chunk_length)]
+        rows = [self.chunk.at(time + i * self.dt, self._absolute) for i in range(spec.chunk_length)]
         known = [row for row in rows if row is not None]
-        committed = min(delay_rows(latency, spec.dt), len(known))
+        committed = min(delay_rows(latency, self.dt), len(known))
         if committed == 0:
             return None
         actions = np.repeat(known[-1][None], spec.chunk_length, axis=0)
@@ -132,6 +157,13 @@ class Rtc(Naive):
         else:
             weights = flow.hard(spec.chunk_length, min(committed, spec.committed))
         return Prefix(actions.astype(np.float32), weights)
+
+
+def _stretched(chunk: ActionChunk, by: float, now: float) -> ActionChunk:
+    """The chunk with its rows `by` times as far apart; what it says for `now` (s) stays."""
+    if by == 1.0:
+        return chunk
+    return replace(chunk, time=now - (now - chunk.time) * by, dt=chunk.dt * by)
 
 
 JOININGS: dict[str, type[Naive]] = {each.name: each for each in (Naive, Hold, Ensemble, Rtc)}

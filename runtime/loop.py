@@ -11,6 +11,7 @@ import numpy as np
 from runtime.budget import Budget
 from runtime.clock import Clock, Ticker
 from runtime.guard import Guard
+from runtime.instruct import Fixed, Instructions
 from runtime.planner import Planner
 from runtime.states import Flag, State
 from vla.contract import Observation, Robot
@@ -27,7 +28,7 @@ class LoopResult:
         reason: "done" when `until` said so; "stale" when the policy stayed away too long, "interrupted",
             or "fault".
         ticks, held, skipped: ticks run, run without a target, left out.
-        asked, answered, late, refused, failed, exceeded, kept: the planner's counts.
+        asked, answered, late, refused, failed, exceeded, kept, void: the planner's counts.
         closest: the shortest time between two ticks, s; infinite before the second.
         verdicts: the safety filter's counts.
         states: (s since the first tick, from, to, reasons) of the last changes of state.
@@ -44,6 +45,7 @@ class LoopResult:
     failed: int = 0
     exceeded: int = 0
     kept: int = 0
+    void: int = 0
     closest: float = float("inf")
     verdicts: dict[str, int] = field(default_factory=dict)
     states: list[tuple[float, str, str, list[str]]] = field(default_factory=list)
@@ -64,14 +66,14 @@ def run(
     planner: Planner,
     ticker: Ticker,
     budget: Budget,
-    instruction: str,
+    instruction: str | Instructions,
     guard: Guard,
     until: Callable[[float], bool],
     on_tick: OnTick | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     settle: bool = False,
 ) -> LoopResult:
-    """Obey `instruction` until `until(now)` is true.
+    """Obey `instruction` until `until(now)` is true: a text, or what says at each tick what is wanted.
 
     Without a target in age the guard holds: it brakes, then repeats the last command. There is no `try`
     here: errors surface, and the caller's `with robot:` leaves the hardware safe.
@@ -82,6 +84,8 @@ def run(
             end where it is.
     """
     result = LoopResult()
+    words = Fixed(instruction) if isinstance(instruction, str) else instruction
+    told: str | None = None
     begun: float | None = None
     before = -float("inf")
     done = False
@@ -101,16 +105,18 @@ def run(
         planner.receive(now)
         budget.mark("receive")
         seen = robot.read()
-        ask = guard.fresh(seen, now) and planner.due(seen.time)
-        observation = _worded(seen, instruction, ask)
+        told = _told(words, planner, seen, now, told)
+        ask = told is not None and guard.fresh(seen, now) and planner.due(seen.time)
+        observation = _worded(seen, told or "", ask)
         budget.mark("capture")
         if ask:
             planner.submit(observation)
         budget.mark("send")
         # An answer may be there at once, and its first row is for the observation's time, not before.
-        target = planner.target(max(now, observation.time))
+        target = _target(words, planner, told, max(now, observation.time))
         budget.mark("receive")
-        command = guard(target, observation, now, now - scheduled, ticker.skipped, planner.link_up)
+        waiting = told is None or not words.plays
+        command = guard(target, observation, now, now - scheduled, ticker.skipped, planner.link_up, waiting)
         budget.mark("filter")
         robot.write(command)
         budget.mark("write")
@@ -128,6 +134,27 @@ def run(
             result.reason = _reason(guard)
             break
     return _counted(result, planner, ticker, guard, begun or 0.0)
+
+
+def _told(
+    words: Instructions, planner: Planner, seen: Observation, now: float, before: str | None
+) -> str | None:
+    """The instruction for now; where it is another than `before`, the planner forgets the old one."""
+    told = words.ask(seen, now, planner.answer)
+    if told is None or not words.plays:
+        if told != before or planner.chunk is not None:
+            planner.drop()
+    elif told != before:
+        planner.renew(seen.time)
+    planner.play_at(words.pace, now)
+    return told
+
+
+def _target(words: Instructions, planner: Planner, told: str | None, now: float) -> np.ndarray | None:
+    """The action for `now`: a pose the words ask for, or the policy's; None to hold."""
+    if words.pose is not None:
+        return words.pose
+    return planner.target(now) if told is not None and words.plays else None
 
 
 def _worded(seen: Observation, instruction: str, ask: bool) -> Observation:
@@ -149,7 +176,7 @@ def _reason(guard: Guard) -> str:
 
 
 def _counted(result: LoopResult, planner: Planner, ticker: Ticker, guard: Guard, begun: float) -> LoopResult:
-    names = ("asked", "answered", "late", "refused", "failed", "exceeded", "kept")
+    names = ("asked", "answered", "late", "refused", "failed", "exceeded", "kept", "void")
     states = [
         (round(time - begun, 4), before.name, after.name, list(reasons))
         for time, before, after, reasons in guard.history

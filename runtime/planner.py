@@ -117,6 +117,8 @@ class Planner:
         failed: requests that got no chunk.
         exceeded: answers that came later than was assumed, and after the rows committed for them.
         kept: requests made knowing that their answer comes after the running chunk's end.
+        void: answers dropped because the words had changed since they were asked for.
+        answer: the newest answer to the words of now; None before the first.
         stale: ticks that found no row for their time.
         choices: the last decisions, oldest first.
     """
@@ -152,10 +154,14 @@ class Planner:
         self.period, self.deadline = period, deadline
         self.join = joining.make(join, spec)
         self.asked = self.answered = self.late = self.refused = self.failed = 0
-        self.exceeded = self.kept = self.stale = 0
+        self.exceeded = self.kept = self.stale = self.void = 0
+        self.answer: ActionChunk | None = None
         self.choices: deque[Choice] = deque(maxlen=256)
         self._link, self._lost = link, link.lost
         self._in_flight: float | None = None  # the observation time of the request, s
+        self._asked = self._voided = -np.inf  # of the last request; of the last one that counts no more, s
+        self._renewed = False  # whether what runs is of the words before
+        self._expires = np.inf  # when that ends, s
         self._warm_up = warm_up
         # From asking to the tick that has the answer; all of it but the steps; one step; all but the policy.
         self._total, self._fixed, self._step, self._overhead = (Quantile(_WINDOW, warmup=0) for _ in range(4))
@@ -171,6 +177,29 @@ class Planner:
     def link_up(self) -> bool:
         """Whether the policy's process can be heard."""
         return self._link.link_up
+
+    # -- other words
+
+    def renew(self, now: float) -> None:
+        """The words have changed at `now` (s): ask anew at once; no answer to the old ones is taken.
+
+        What runs is played on until the first answer to the new words, which continues it, but for no
+        longer than an answer usually takes: then the caller holds.
+        """
+        usual = self.latency(now) or 0.0
+        self._voided, self._in_flight, self.answer = self._asked, None, None
+        self._renewed, self._expires = True, now + usual + 2.0 * self.period
+
+    def drop(self) -> None:
+        """Play nothing any more, and take no answer to what was asked: the caller holds."""
+        self._voided, self._in_flight, self.answer = self._asked, None, None
+        self._renewed, self._expires = False, np.inf
+        self.join.clear()
+
+    def play_at(self, pace: float, now: float) -> None:
+        """Play rows `pace` times as fast from `now` (s) on; the limits of the body stay as they are."""
+        if pace != self.join.pace:
+            self.join.play_at(pace, now)
 
     # -- asking
 
@@ -192,10 +221,12 @@ class Planner:
         if self._link.lost != self._lost:
             self.failed += self._link.lost - self._lost
             self._lost, self._in_flight = self._link.lost, None
+        if now <= self._voided:
+            return False  # its answer could not be told from one to the words before
         patience = max(self.timeout, 2.0 * (self._total.value(_COVER) or 0.0))
         if self._in_flight is not None and now - self._in_flight < patience:
             return False
-        if self.chunk is None:
+        if self.chunk is None or self._renewed:
             return True
         after = plan.ask_after(self.replan, self._usable(), self.latency(now) or 0.0, self.period)
         return now - self.chunk.time >= after - _SAME
@@ -209,7 +240,7 @@ class Planner:
         if not self._link.submit(observation, prefix, choice.deadline):
             return False
         self.choices.append(choice)
-        self._in_flight = now
+        self._in_flight = self._asked = now
         self.asked += 1
         self.kept += not choice.fits
         return True
@@ -251,7 +282,7 @@ class Planner:
 
     def _usable(self) -> float:
         """How long after its observation a chunk may be used, s."""
-        rows, dt = self.spec.chunk_length, self.spec.dt
+        rows, dt = self.spec.chunk_length, self.join.dt
         if self.chunk is not None:
             rows, dt = len(self.chunk.actions), self.chunk.dt
         return min((rows - 1) * dt, self.max_age)
@@ -267,6 +298,8 @@ class Planner:
         """The action for `now` (s), shape (A,); None when no plan reaches so far: the caller holds."""
         self.receive(now)
         row = None
+        if now > self._expires:
+            self.join.clear()
         waits = self.join.waits and self._in_flight is not None
         if self.join.age(now) <= self.max_age + _SAME and not waits:
             row = self.join.row(now)
@@ -282,14 +315,22 @@ class Planner:
             self.refused += 1
             return
         self._measure(chunk, now)
+        if chunk.time <= self._voided:
+            self.void += 1
+            return
+        if self._renewed:
+            self.join.clear()  # no average of what was said before and now
+            self._renewed, self._expires = False, np.inf
         if not self.join.take(chunk, now):
             self.late += 1
+        elif self.answer is None or chunk.time > self.answer.time:
+            self.answer = chunk
 
     def _measure(self, chunk: ActionChunk, now: float) -> None:
         took = now - chunk.time
         asked = next((c for c in reversed(self.choices) if c.time == chunk.time), None)
         if asked is not None and asked.latency is not None:
-            promised = max(asked.latency + self.period, (asked.rows - 1) * self.spec.dt)
+            promised = max(asked.latency + self.period, (asked.rows - 1) * self.join.dt)
             self.exceeded += took > promised + _SAME
         if self._warm_up > 0:
             self._warm_up -= 1

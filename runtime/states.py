@@ -44,6 +44,7 @@ class Flag(enum.Enum):
     """Something that was noticed; the value is for people."""
 
     NO_ACTION = "no action"
+    WAITING = "told to wait"
     CAMERA_STALE = "camera stale"
     STATE_STALE = "state stale"
     OVERRUNS = "overruns"
@@ -77,6 +78,8 @@ class Rule:
 
 RULES: dict[Flag, Rule] = {
     Flag.NO_ACTION: Rule(State.HOLD, Clears.AUTO),
+    # An arm that waits for words is not one whose policy stays away: it may wait for as long as it is told.
+    Flag.WAITING: Rule(State.HOLD, Clears.AUTO),
     Flag.CAMERA_STALE: Rule(State.HOLD, Clears.AUTO),
     Flag.STATE_STALE: Rule(State.HOLD, Clears.AUTO),
     Flag.OVERRUNS: Rule(State.HOLD, Clears.AUTO),

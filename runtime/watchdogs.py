@@ -54,7 +54,14 @@ class Watchdogs:
         self._acted: float | None = None
 
     def __call__(
-        self, action: bool, seen: Observation, now: float, lateness: float, skipped: int, link_up: bool
+        self,
+        action: bool,
+        seen: Observation,
+        now: float,
+        lateness: float,
+        skipped: int,
+        link_up: bool,
+        waiting: bool = False,
     ) -> frozenset[Flag]:
         """What is wrong at the tick of `now`.
 
@@ -64,15 +71,16 @@ class Watchdogs:
             lateness: s that the tick came after its time.
             skipped: ticks left out since the run began.
             link_up: whether the policy's process can be heard.
+            waiting: whether there is no action because none is wanted.
         """
         found = self._stale(seen, now)
         if not action:
-            found |= _NO_ACTION
+            found |= _WAITING if waiting else _NO_ACTION
         if self._overruns(now, lateness, skipped):
             found |= _OVERRUNS
         if not link_up:
             found |= _LINK_DOWN
-        return found | _AWAY if self._away(action, now) else found
+        return found | _AWAY if self._away(action or waiting, now) else found
 
     def fresh(self, seen: Observation, now: float) -> bool:
         """Whether an observation may be acted on: recent, its state finite, and the body without a fault."""
@@ -110,6 +118,7 @@ class Watchdogs:
 
 # A set is made once and shared, so that a tick without news allocates nothing.
 _NO_ACTION = frozenset({Flag.NO_ACTION})
+_WAITING = frozenset({Flag.WAITING})
 _CAMERA_STALE = frozenset({Flag.CAMERA_STALE})
 _STATE_STALE = frozenset({Flag.STATE_STALE})
 _ROBOT_FAULT = frozenset({Flag.ROBOT_FAULT})
