@@ -124,7 +124,7 @@ class Feed:
             if not readable(self._in[what]):
                 return
             try:
-                message = msgpack.unpackb(self._in[what].recv(zmq.NOBLOCK), max_buffer_size=LARGEST)
+                message = msgpack.unpackb(self._in[what].recv(zmq.NOBLOCK))
             except (zmq.Again, ValueError, msgpack.UnpackException):
                 self.refused += 1
                 continue

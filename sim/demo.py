@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from runtime import loop
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
+from runtime.console import BIND, check_place
 from runtime.guard import Guard
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import without_collections
-from runtime.run import interruptible, policy_at
+from runtime.run import interruptible, policy_at, told
+from sim import live
 from sim.evaluate import SHIPPED
 from sim.play import Goal
 from sim.robot import TabletopRobot
@@ -27,37 +30,74 @@ from sim.video import film
 from vla.contract import Observation, TaktError, check_match
 
 RATE = 30.0  # ticks a second
+INSTRUCTION = "put the red cube in the blue bowl"
 
 
 @dataclass
 class Command:
-    """One instruction on the simulated tabletop, in real time, filmed."""
+    """The simulated tabletop in real time: on a page where people say what is to be done, or filmed."""
 
-    instruction: str = "put the red cube in the blue bowl"
-    """What the arm is told."""
+    instruction: str = ""
+    """What the arm is told at once; without a page by default "put the red cube in the blue bowl"."""
     headless: bool = False
-    """One instruction, then exit: what this version always does, for scripts that will outlive it."""
+    """No page: one instruction, filmed, then exit."""
     policy: str = str(SHIPPED)
     """A bundle's folder, or the address of a server: tcp://HOST:PORT."""
+    other: tuple[str, ...] = ()
+    """Further policies of the same robot, to be chosen on the page: another precision, another engine's server."""
     seed: int = 1
     """Which table."""
+    bind: str = BIND
+    """Where the page is served, HOST:PORT; places that other machines reach need --token."""
+    token: bool = False
+    """Let in only those whose address has the random token that is printed."""
     seconds: float = 15.0
-    """Give up after this long."""
+    """Without a page: give up after this long."""
     video: Path = Path("out/demo.mp4")
-    """Where the film goes."""
+    """Without a page: where the film goes."""
     threads: int = 1
     """Threads of the engine."""
     json: Path | None = None
     """Where to write the result."""
 
     def run(self) -> int:
-        if not self.instruction.strip():
-            raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
+        if self.instruction and not self.instruction.strip():
+            raise TaktError(f'the instruction is empty; try "{INSTRUCTION}"')
         if not 0 < self.seconds < float("inf") or not 0 <= self.seed < 2**62:
             raise TaktError("--seconds is above 0 and finite, --seed from 0 to 2^62")
         if self.video.suffix != ".mp4":
             raise TaktError(f"--video {self.video}: a film's name ends in .mp4")
-        scenario = SUITE.scenario(self.instruction, self.seed)
+        check_place(self.bind, self.token)
+        scenario = SUITE.scenario(self.instruction or INSTRUCTION, self.seed)
+        return self._film(scenario) if self.headless else self._page(scenario)
+
+    def _page(self, scenario: Scenario) -> int:
+        robot = SUITE.robot(MonotonicClock())
+        with ExitStack() as stack:
+            pressed = stack.enter_context(interruptible())
+            policies: dict[str, RemotePolicy] = {}
+            for place in (self.policy, *self.other):
+                policy = stack.enter_context(policy_at(place, self.threads))
+                check_match(policy.spec, robot.spec)
+                label = Path(place).name if "://" not in place else place
+                policies[label if label not in policies else place] = policy
+            stack.enter_context(pressed.through(robot))
+            scenario.lay(robot)
+            for policy in policies.values():
+                # The first inference allocates and reads the words: before the loop it costs no beat.
+                policy.infer(replace(robot.read(), instruction=scenario.instruction))
+                policy.reset(scenario.seed)
+            text = self.instruction.strip()
+            result, budget = live.serve(
+                robot, policies, scenario, text, pressed, RATE, self.bind, self.token
+            )
+        print(f"\n{told(result)}")
+        if self.json:
+            data = {"machine": machine(), "loop": result.to_json(), "latency_ms": budget.to_json()}
+            self.json.write_text(jsonlib.dumps(data, indent=1) + "\n")
+        return 0
+
+    def _film(self, scenario: Scenario) -> int:
         clock = MonotonicClock()
         robot = SUITE.robot(clock)
         with (
@@ -67,14 +107,15 @@ class Command:
         ):
             check_match(policy.spec, robot.spec)
             scenario.lay(robot)
-            print(f'"{self.instruction}"', flush=True)
+            print(f'"{scenario.instruction}"', flush=True)
             result, goal, budget, states = obey(robot, policy, scenario, self.seconds, pressed)
             if pressed():
                 print("interrupted")
                 return 130
             self._print(result, goal, budget, limits(policy.spec, 1.0 / RATE, policy.spec.replan))
             if self.json:
-                self.json.write_text(jsonlib.dumps(self._report(result, goal, budget), indent=1) + "\n")
+                data = self._report(scenario, result, goal, budget)
+                self.json.write_text(jsonlib.dumps(data, indent=1) + "\n")
             film(robot.world, states, self.video, round(RATE))
         print(f"video: {self.video.resolve()}")
         return 0 if goal.reached else 1
@@ -92,9 +133,11 @@ class Command:
         closest = f"the closest two {1e3 * result.closest:.1f} ms apart"
         print(f"held for {result.held} of {result.ticks} ticks, {result.skipped} skipped, {closest}")
 
-    def _report(self, result: loop.LoopResult, goal: Goal, budget: Budget) -> dict[str, Any]:
+    def _report(
+        self, scenario: Scenario, result: loop.LoopResult, goal: Goal, budget: Budget
+    ) -> dict[str, Any]:
         return {
-            "instruction": self.instruction,
+            "instruction": scenario.instruction,
             "seed": self.seed,
             "success": goal.reached,
             "machine": machine(),
