@@ -21,7 +21,7 @@ from runtime.delay import DelayedLink
 from runtime.guard import Guard
 from runtime.instruct import Words
 from runtime.planner import Link, Planner
-from runtime.states import Event, State
+from runtime.states import Event, Flag, State
 from vla.contract import Observation, TaktError
 
 FASTEST = 1 / 30  # s between two states sent
@@ -224,7 +224,7 @@ class Live:
         if self._before is not None and now > self._before[0]:
             speed = float(np.abs(command - self._before[1]).max()) / (now - self._before[0])
         self._before = now, command
-        held = int(target is None)
+        held = int(target is None and Flag.WAITING not in self._guard.status.active)
         self._put("ticks", [round(1e3 * late, 3), round(1e3 * work, 3), held, skipped, round(speed, 3)])
 
     def _answer(self, now: float) -> None:

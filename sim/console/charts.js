@@ -2,8 +2,8 @@
 
 export const STAGES = ["way", "queue", "words", "preprocess", "prefix", "steps", "injected"];
 export const MEANING = {
-  way: "way, waiting for a tick", queue: "queue", words: "words", preprocess: "frames made ready",
-  prefix: "prefix", steps: "denoising steps", injected: "held back",
+  way: "way and tick", queue: "queue", words: "words", preprocess: "frames", prefix: "prefix", steps: "steps",
+  injected: "kept back",
 };
 
 export function colour(name) {

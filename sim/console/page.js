@@ -152,6 +152,7 @@ function look(data) {
     figure.dataset.camera = name;
     figure.append(new Image(), document.createElement("figcaption"));
     figure.children[0].alt = `camera ${name}`;
+    figure.children[0].onload = ({ target }) => { figure.style.aspectRatio = target.naturalWidth / target.naturalHeight; };
     figure.children[1].textContent = name;
     $("cameras").append(figure);
   }
@@ -162,21 +163,30 @@ function look(data) {
   figure.dataset.count = Number(figure.dataset.count || 0) + 1;
 }
 
-// viser's client, in a frame of the same origin: its own panel has nothing to say here.
+// viser's client, in a frame of the same origin; its panels have nothing to say here, and its keys are ours.
+const PANELS = "[data-floating-window], [class*=mantine-Notifications-root], [class*=mantine-Paper-root]";
 function show(number) {
-  const before = scene;
   scene = number;
+  const wanted = number > 0 && $("in-3d").checked;
   $("scene").hidden = !number;
-  if (!number || before) return;
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches ? "&darkMode" : "";
-  $("frame").src = `3d/?hideViserLogo${dark}`;
-  $("frame").onload = () => {
-    const inside = $("frame").contentDocument, style = inside.createElement("style");
-    style.textContent = ".takt-hidden { display: none !important; }";
-    inside.head.append(style);
-    inside.addEventListener("keydown", key, true);
-  };
+  $("frame").hidden = !wanted;
+  if (!wanted) $("frame").removeAttribute("src");
+  else if (!$("frame").hasAttribute("src")) {
+    const dark = matchMedia("(prefers-color-scheme: dark)").matches ? "&darkMode" : "";
+    $("frame").src = `3d/?hideViserLogo${dark}`;
+  }
 }
+$("frame").onload = () => {
+  const inside = $("frame").contentDocument, style = inside.createElement("style");
+  style.textContent = `${PANELS} { display: none !important; }`;
+  inside.head.append(style);
+  inside.addEventListener("keydown", key, true);
+};
+$("in-3d").checked = localStorage.getItem("in-3d") !== "no" && location.hash !== "#flat";
+$("in-3d").onchange = () => {  // a scene costs a phone its battery
+  localStorage.setItem("in-3d", $("in-3d").checked ? "yes" : "no");
+  show(scene);
+};
 
 // ---- the budget, drawn as often as the screen likes and no more
 
