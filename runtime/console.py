@@ -210,8 +210,6 @@ def main() -> int:
         if args.parent is not None:
             follow(args.parent)
         check_place(args.bind, args.token)
-        # What people look at yields to what moves.
-        os.nice(10)
         found = {entry.name: entry for entry in entry_points(group="takt.consoles")}
         found[args.name].load()(args.folder, args.bind, args.token)
     except TaktError as error:

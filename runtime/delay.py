@@ -36,6 +36,10 @@ class DelayedLink:
         # The planner counts on `lost` to rise by what will not be answered, and never to fall.
         self._dropped += self._link.lost - link.lost + 1
         self._link = link
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop what is waiting."""
         self._waiting.clear()
 
     @property

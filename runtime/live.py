@@ -26,6 +26,7 @@ from vla.contract import Observation, TaktError
 
 FASTEST = 1 / 30  # s between two states sent
 LOOKS, IDLE_LOOKS = 1 / 15, 0.5  # s between two looks at the cameras: while it is asked, while it rests
+QUIET = 0.5  # s after a stop in which nothing that is said moves the arm: it may have been on its way already
 RECENT = 0.5  # s of ticks that a message repeats, in case one before it was lost
 _BEGIN = (spoken.Say.TASK, spoken.Say.NEXT, spoken.Say.CORRECTION, spoken.Say.GO_ON)
 
@@ -93,6 +94,7 @@ class Live:
             "changes": deque(maxlen=8),
         }  # fmt: skip
         self._begun: float | None = None
+        self._stopped = -np.inf
         self._sent = self._looked = self._model_of = -np.inf
         self._change = -np.inf
 
@@ -125,18 +127,18 @@ class Live:
         stopped, commands = self._feed.poll()
         if stopped:
             self.stop(now)
-        else:
-            for command in commands:
-                try:
-                    self._obey(command, now)
-                except TaktError as error:
-                    self.say(now, "", str(error), "bad")
+        for command in commands:
+            try:
+                self._obey(command, now)
+            except TaktError as error:
+                self.say(now, "", str(error), "bad")
         if self._feed.gone():
             print("takt: the console has gone; the run goes on without it", file=sys.stderr, flush=True)
         return self.wanted is not None
 
     def stop(self, now: float) -> None:
         """Brake at the limits and stand; what was asked for is dropped."""
+        self._stopped = now
         self._guard.tell(Event.STOP)
         answer = self._hear("stop", now)
         self.say(now, "STOP", answer, "")
@@ -151,6 +153,9 @@ class Live:
         do = command["do"]
         if do == "say":
             text = str(command["text"])
+            if now - self._stopped < QUIET:
+                self.say(now, text, "not taken: somebody has just pressed STOP; say it again", "bad")
+                return
             if spoken.kind(text)[0] in _BEGIN:
                 self._guard.tell(Event.START)  # it counts after a stop, and at no other time
             self.say(now, text, self._hear(text, now), "")

@@ -51,6 +51,8 @@ class Command:
     """Where the page is served, HOST:PORT; places that other machines reach need --token."""
     token: bool = False
     """Let in only those whose address has the random token that is printed."""
+    realtime: bool = False
+    """With a page: ask for SCHED_FIFO, locked memory and a core of its own, and say what was granted."""
     seconds: float = 15.0
     """Without a page: give up after this long."""
     video: Path = Path("out/demo.mp4")
@@ -89,7 +91,7 @@ class Command:
                 policy.reset(scenario.seed)
             text = self.instruction.strip()
             result, budget = live.serve(
-                robot, policies, scenario, text, pressed, RATE, self.bind, self.token
+                robot, policies, scenario, text, pressed, RATE, self.bind, self.token, self.realtime
             )
         print(f"\n{told(result)}")
         if self.json:

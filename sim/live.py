@@ -19,7 +19,7 @@ from runtime.guard import Guard
 from runtime.instruct import Words
 from runtime.live import Live
 from runtime.planner import Planner
-from runtime.realtime import without_collections
+from runtime.realtime import line, real_time, without_collections
 from runtime.run import Presses
 from sim.robot import TabletopRobot
 from sim.tabletop import instructions, rules, tasks
@@ -40,6 +40,7 @@ def serve(
     rate: float,
     bind: str,
     token: bool,
+    realtime: bool = False,
 ) -> tuple[loop.LoopResult, Budget]:
     """Show the table on a page and obey what people say there, until Ctrl-C; how the last run went.
 
@@ -57,9 +58,15 @@ def serve(
         if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin":
             webbrowser.open(url)
         live = Live(feed, folder, about, link, dict(policies))
-        stack.enter_context(without_collections())
+        if realtime:
+            print(line(stack.enter_context(real_time())), flush=True)
+        else:
+            stack.enter_context(without_collections())
         while True:
             scenario.lay(robot)
+            link.clear()  # answers to what was seen on the table before
+            for one in policies.values():
+                one.reset(scenario.seed)
             live.table = {"seed": scenario.seed, "try": suggestions(scenario)}
             words = Words(skills.find(policy.spec.name), text)
             planner = Planner(policy.spec, link, period=1.0 / rate)

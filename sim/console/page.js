@@ -17,7 +17,6 @@ function connect() {
   socket.onmessage = ({ data }) => {
     if (typeof data !== "string") return look(new Uint8Array(data));
     const said = JSON.parse(data);
-    if (said.error) return trouble(said.error, 3000);
     if (first) for (const name in rows) rows[name] = [];
     if (first) $("said").replaceChildren();
     first = false;
@@ -45,7 +44,8 @@ function trouble(text, forMs = 0) {
 
 function take(said) {
   newest = said;
-  if (said.silent > 1.5) trouble(`the control process has said nothing for ${said.silent.toFixed(0)} s`);
+  if (said.error) trouble(said.error, 3000);
+  else if (said.silent > 1.5) trouble(`the control process has said nothing for ${said.silent.toFixed(0)} s`);
   else if (!passing || Date.now() > passing) trouble("");
   for (const name in rows) rows[name] = rows[name].concat(said[name] || []).slice(-KEPT[name]);
   if (said.state === undefined) return;

@@ -105,27 +105,29 @@ class Page:
             await viewer.close(1013, "too many pages look already")
             return
         self.viewers.add(viewer)
-        sender = asyncio.ensure_future(self._send(viewer))
+        wrong: list[str] = []
+        sender = asyncio.ensure_future(self._send(viewer, wrong))
         try:
-            await self._hear(viewer)
+            await self._hear(viewer, wrong)
         except ConnectionClosed:
             pass
         finally:
             self.viewers.discard(viewer)
             sender.cancel()
 
-    async def _hear(self, viewer: ws.ServerConnection) -> None:
+    async def _hear(self, viewer: ws.ServerConnection, wrong: list[str]) -> None:
+        """Hand on what a page wants. Nothing is sent from here: a page that does not read may yet stop the arm."""
         pace = Pace()
         async for data in viewer:
             wish = command(data)
             if wish is None:
-                await viewer.send(json.dumps({"error": "that was no command"}))
+                wrong[:] = ["that was no command"]
             elif wish["do"] != "stop" and not pace(time.monotonic()):
-                await viewer.send(json.dumps({"error": "too fast: some of it was left out"}))
+                wrong[:] = ["too fast: some of it was left out"]
             elif not await self.tell(wish):
-                await viewer.send(json.dumps({"error": "the control process does not take commands now"}))
+                wrong[:] = ["the control process does not take commands now"]
 
-    async def _send(self, viewer: ws.ServerConnection) -> None:
+    async def _send(self, viewer: ws.ServerConnection, wrong: list[str]) -> None:
         """What is new for this page, as fast as it reads and never faster than `RATE`."""
         cursor: Cursor = {}
         shown: dict[str, int] = {}
@@ -134,7 +136,7 @@ class Page:
                 silent = time.monotonic() - self.hub.heard
                 news = self.hub.since(cursor) if self.hub.state else {}
                 news |= {"viewers": len(self.viewers), "silent": round(min(silent, 1e6), 2)}
-                news["in_3d"] = self.scene.number
+                news |= {"in_3d": self.scene.number, "error": wrong.pop() if wrong else ""}
                 await viewer.send(json.dumps(news))
                 for name, (number, data) in list(self.hub.frames.items()):
                     if shown.get(name) != number:

@@ -46,7 +46,7 @@ class Browser:
             assert self._process.poll() is None, "chromium does not start here"
             time.sleep(0.05)
         number, path = port.read_text().split("\n")[:2]
-        self._socket = connect(f"ws://127.0.0.1:{number}{path}", max_size=None)
+        self._socket = connect(f"ws://127.0.0.1:{number}{path}", max_size=None, ping_interval=None)
         page = next(t for t in self("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self._session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
