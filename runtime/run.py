@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,15 +16,17 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from runtime import engines, joining, loop, trace
+from runtime import engines, joining, loop, skills, trace
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
+from runtime.instruct import Words
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
+from runtime.typed import Conversation, Typed
 from vla.contract import Robot, TaktError, check_match
 
 WAIT = 60.0  # s, for the first answer of a policy's server
@@ -149,7 +152,10 @@ class Command:
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0
-    """How long to obey."""
+    """How long to obey; a plan of several steps, so long for each. It ends before where the policy can tell
+    that all is done."""
+    listen: bool = False
+    """Stay when all is done, and obey what is typed; a terminal's lines are heard in any case."""
     join: str | None = None
     """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
     deadline: float | None = None
@@ -184,9 +190,20 @@ class Command:
             check_match(policy.spec, robot.spec)
             joining.make(self.join, policy.spec)
             with pressed.through(robot):
-                result, budget, limit = self._obey(robot, policy, pressed)
-            self._report(result, budget, limit)
+                words = self._words(robot, policy)
+                result, budget, limit = self._obey(robot, policy, words, pressed)
+            self._report(result, budget, limit, words)
+        if result.reason == "done" and words.failed:
+            return 1
         return {"done": 0, "interrupted": 130}.get(result.reason, 1)
+
+    def _words(self, robot: Robot, policy: RemotePolicy) -> Words:
+        """What is to be done; whatever cannot be understood is said before anything moves."""
+        words = Words(skills.find(policy.spec.name), robot=robot.spec)
+        said = words.hear(self.text, 0.0)
+        if not words.plan and not self.listen:
+            raise TaktError(said)
+        return words
 
     def _options(self) -> dict[str, object]:
         """What the robot is made with."""
@@ -218,10 +235,10 @@ class Command:
                 raise TaktError(f"--{name.replace('_', '-')} is in seconds, above 0 and finite")
 
     def _obey(
-        self, robot: Robot, policy: RemotePolicy, pressed: Callable[[], bool]
+        self, robot: Robot, policy: RemotePolicy, words: Words, pressed: Callable[[], bool]
     ) -> tuple[loop.LoopResult, Budget, dict[str, float]]:
         # The first inference allocates and reads the words: before the loop it costs no beat.
-        policy.infer(replace(robot.read(), instruction=self.text))
+        policy.infer(replace(robot.read(), instruction=words.plan[0].text if words.plan else self.text))
         policy.reset(0)
         clock, budget, guard = MonotonicClock(), Budget(), Guard(robot.spec)
         period = 1.0 / self.rate
@@ -233,18 +250,25 @@ class Command:
                 print(line(stack.enter_context(real_time(self.core))), flush=True)
             else:
                 stack.enter_context(without_collections())
-            over = loop.lasting(clock, self.seconds)
+            typed = Typed() if self.listen or sys.stdin.isatty() else None
+            sources = () if typed is None else (typed.poll,)
+            stays = self._stays(typed)
+            over = Conversation(words, self.seconds, clock.now(), sources, stays)
             ticker = Ticker(clock, period)
             result = loop.run(
-                robot, planner, ticker, budget, self.text, guard, over, interrupted=pressed, settle=True
+                robot, planner, ticker, budget, words, guard, over, interrupted=pressed, settle=True
             )
         return result, budget, limits(policy.spec, period, planner.replan)
 
-    def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float]) -> None:
+    def _stays(self, typed: Typed | None) -> Callable[[], bool]:
+        return lambda: self.listen and typed is not None and typed.open
+
+    def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float], words: Words) -> None:
         console = Console()
         console.print(table(budget, limit))
         print(f"{result.reason}: {told(result)}")
         about = {"robot": self.robot, "policy": self.policy, "instruction": self.text, "rate": self.rate}
+        about |= {"plan": [[step.text, step.state] for step in words.plan]}
         about |= {"deadline": self.deadline or limit["chunk"], "machine": machine()}
         if self.json is not None:
             data = {**about, "loop": result.to_json(), "latency_ms": budget.to_json()}
@@ -256,7 +280,8 @@ class Command:
 def told(result: loop.LoopResult) -> str:
     """How a run went, in a line or a few."""
     counts = {
-        name: getattr(result, name) for name in ("late", "refused", "failed", "exceeded", "kept", "skipped")
+        name: getattr(result, name)
+        for name in ("late", "refused", "failed", "exceeded", "kept", "void", "skipped")
     }
     spoken = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     lines = [

@@ -22,10 +22,16 @@ class Wish:
         text: as the policy knows it; where there are several, what was said of all of them.
         each: one instruction for each thing that may be there ("all the cubes"); whether it is, the policy
             is asked. Empty where the text itself is the instruction.
+        choice: which of several things of which one is meant each of these takes ("the bowl"), by name;
+            all that are there have to agree in it. Empty strings where all are meant.
+        probes: for each (or for the text itself), what the policy is asked before anything moves, the
+            instruction itself last, see `looking.py`. Empty: it is not asked.
     """
 
     text: str
     each: tuple[str, ...] = ()
+    choice: tuple[str, ...] = ()
+    probes: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,11 @@ def find(policy: str) -> Skills:
     found = {entry.name: entry for entry in entry_points(group="takt.skills")}
     if policy not in found:
         return Plain()
-    skills = found[policy].load()
+    return check(policy, found[policy].load())
+
+
+def check(policy: str, skills: object) -> Skills:
+    """What an entry point leads to, if it is `Skills`; raises TaktError where it is not."""
     if not isinstance(skills, Skills):
         raise TaktError(f"the entry point {policy!r} of takt.skills is no Skills: see runtime/skills.py")
     return skills

@@ -21,6 +21,7 @@ class Say(enum.Enum):
     SLOWER = "slower"
     NORMAL = "normal speed"
     UNDO = "undo"
+    DONE = "done"
     CORRECTION = "correction"
     NEXT = "next"
     TASK = "task"
@@ -44,6 +45,7 @@ _WHOLE: tuple[tuple[Say, tuple[str, ...]], ...] = (
     (Say.SLOWER, (f"{_MORE}slower", "slow down", "slowly", "careful", "carefully", "langsamer", "慢一?点")),
     (Say.NORMAL, ("normal", "(?:at )?(?:normal|usual) speed", "normale geschwindigkeit", "正常速度")),
     (Say.UNDO, ("(?:undo|revert|take back)(?: (?:that|it|this|the last one))?", "put (?:it|that) back")),
+    (Say.DONE, ("next", "next step", "done", "thats it", "good", "its done", "fertig", "好了")),
     (Say.UNDO, ("go back", "(?:mach das )?rückgängig", "撤销")),
 )
 _COURTESY = r"(?:please|robot|now|ok|okay|hey|hi|bitte|jetzt|thanks|thank you|danke|please,|请)"

@@ -22,7 +22,7 @@ from runtime.bundle import sha256
 from runtime.latency import parse
 from runtime.machine import machine
 from runtime.policies import HUB, open_policy
-from sim import cluster, expert, journal, outcome, pool
+from sim import cluster, expert, journal, outcome, pool, talking
 from sim.compare import compare, lines
 from sim.play import STAGES, Options, make_suite
 from sim.report import build
@@ -52,6 +52,12 @@ class Command:
     """seen; phrasings or combinations: wordings, or combinations of thing and target, never trained on."""
     swap: bool = False
     """Let language alone decide: two tasks on a table, two in swapped roles, one that has nothing to do."""
+    long: bool = False
+    """Sentences of 2 to 4 goals in place of single ones (docs/prompting.md)."""
+    at_once: bool = False
+    """With --long: give the policy the whole sentence, and make no plan of it."""
+    corrections: bool = False
+    """Say "no, the blue one" at a random moment before the grasp, and look which thing ends moved."""
     latency: str = "0ms"
     """Simulated time from an observation to its chunk, while physics goes on: 120ms, lognormal:80ms,0.3
     (median, sigma), or PROFILE.json of takt bench --profile."""
@@ -85,6 +91,8 @@ class Command:
             if self.json:
                 self.json.write_text(jsonlib.dumps(found, indent=1) + "\n")
             return 0
+        if self.long or self.corrections or self.at_once:
+            return talking.run(self)
         pace = outcome.Pace(self.workers, here=self.ray is None)
         report = self.measure()
         if self.json:

@@ -158,6 +158,11 @@ def vocabulary() -> set[str]:
     return {*_LEXICON, *_KIND, *COLOURS}
 
 
+def nouns() -> dict[str, str]:
+    """Every noun of the tables and which of KINDS it means."""
+    return dict(_KIND)
+
+
 def things_in(text: str) -> list[Thing]:
     """The things a text names, in order."""
     return [word.value for word in _read(text) if isinstance(word.value, Thing)]

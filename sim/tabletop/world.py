@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ CAMERAS = ("front", "wrist")  # the policy's, in the order of its inputs
 SIZE = 96  # pixels, the policy's frames
 TICK_STEPS = 8  # physics steps a tick, at 30 Hz
 ROLES = ("thing", "place", "landmark")  # what a task may name
+_ASKED = ("task", "start", "highest", "push_goal", "_roles")
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -86,6 +88,15 @@ class World:
         thing = found["thing"]
         if task.side and thing is not None:
             self.push_goal = places.side_goal(xy[thing], task.side)
+
+    def asked(self) -> dict[str, Any]:
+        """All that belongs to what is asked, for `ask_again`."""
+        return {name: getattr(self, name) for name in _ASKED}
+
+    def ask_again(self, asked: dict[str, Any]) -> None:
+        """Return to what was asked when `asked` was called; the things stay where they are."""
+        for name, value in asked.items():
+            setattr(self, name, value)
 
     def _place(self, layout: Layout) -> None:
         model, data = self.model, self.data

@@ -1,0 +1,94 @@
+"""Lines that are typed while the arm moves: read at the tick, never waited for."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from runtime.instruct import Words
+
+_MOST = 4096  # bytes of a line; what is longer is no instruction
+_TURN = 8  # lines a tick
+
+
+class Typed:
+    """The lines of a terminal or a pipe, without a thread.
+
+    Attributes:
+        open: false once its end was read.
+    """
+
+    def __init__(self, source: TextIO | None = None) -> None:
+        """`source` is standard input by default; one that is no file is closed from the beginning."""
+        self.open, self._rest = True, b""
+        try:
+            self._file = (source or sys.stdin).fileno()
+        except (AttributeError, ValueError, OSError):
+            self.open = False
+
+    def poll(self) -> list[str]:
+        """The lines that are complete by now."""
+        if not self.open or not self._ready():
+            return []
+        try:
+            data = os.read(self._file, _MOST)
+        except OSError:
+            data = b""
+        self.open = bool(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if not data and self._rest:
+            lines, self._rest = [*lines, self._rest], b""
+        self._rest = self._rest[-_MOST:]
+        texts = [line.decode("utf-8", "replace").strip() for line in lines]
+        return [text for text in texts if text][:_TURN]
+
+    def _ready(self) -> bool:
+        # A job in the background that reads its terminal is stopped, and an arm must not be.
+        if os.isatty(self._file) and os.tcgetpgrp(self._file) != os.getpgrp():
+            return False
+        return bool(select.select([self._file], [], [], 0.0)[0])
+
+
+class Conversation:
+    """An `until` of the loop: hears what is typed, prints what is said back, and knows when it is over."""
+
+    def __init__(
+        self,
+        words: Words,
+        seconds: float,
+        begun: float,
+        sources: tuple[Callable[[], list[str]], ...] = (),
+        stays: Callable[[], bool] = lambda: False,
+        show: Callable[[str], None] = print,
+    ) -> None:
+        """
+        Args:
+            seconds: that a step may take; so long after the last words it is over.
+            begun: s, when the first words were said.
+            sources: each gives the lines that have come.
+            stays: whether to wait for more words when the plan is done.
+            show: takes a line for people.
+        """
+        self.words, self.seconds = words, seconds
+        self._heard, self._sources, self._stays, self._show = begun, sources, stays, show
+        self._shown = 0
+
+    def __call__(self, now: float) -> bool:
+        for source in self._sources:
+            for line in source():
+                self.words.hear(line, now)
+                self._heard = now
+        self._tell()
+        if self.words.over:
+            return not self._stays()
+        return now - self._heard >= self.seconds * max(1, len(self.words.plan))
+
+    def _tell(self) -> None:
+        new = self.words.lines - self._shown
+        if new > 0:
+            for _, line in list(self.words.log)[-new:]:
+                self._show(f"  {line}")
+        self._shown = self.words.lines
