@@ -1,12 +1,12 @@
 """Consoles: processes of their own that show a run to people and carry their words to it.
 
-A package offers one by name (entry points `takt.consoles`): a function `serve(folder, bind, token)` that serves
-until it is ended, with three sockets under a private folder, all messages msgpack maps in one frame:
+A package offers one by name (entry points `takt.consoles`): a function `serve(folder, bind, token)` that
+serves until it is ended, with sockets under a private folder; each message is a msgpack map in one frame:
 
     FOLDER/state      SUB: what is the case now, the newest counts (`runtime/live.py` says what is in it)
-    FOLDER/frames     SUB: {"time": s, "frames": {camera: [height, width, bytes]}}, uint8 RGB, when there are new
-    FOLDER/commands   PUSH: {"n": number, "do": ...}, numbers rising; the first is {"do": "ready", "url": ...},
-                      then "alive" with "viewers" twice a second, and what people want
+    FOLDER/frames     SUB: {"time": s, "frames": {camera: [height, width, bytes]}}, uint8 RGB, new ones
+    FOLDER/commands   PUSH: {"n": number, "do": ...}, numbers rising; first {"do": "ready", "url": ...}, then
+                      "alive" with "viewers" twice a second, and what people want
     FOLDER/stop       PUSH: {"n": number}; it passes everything, and all commands with lower numbers are void
 
 The control process never waits for any of it: it sends the newest and forgets, and reads a bounded number of

@@ -1,4 +1,4 @@
-"""A link whose answers are kept back for a while: the latency of a slower policy, to be felt while it runs."""
+"""A link whose answers are kept back for a while: the latency of a slower policy, to be felt."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A run that people look at and talk to: between the loop on one side and a console's feed on the other.
 
-The loop calls `until` before a tick and `on_tick` after it. A stop is obeyed in the tick that finds it, before
-anything else that was wished; what is sent to the console is the newest and may be lost.
+The loop calls `until` before a tick and `on_tick` after it. A stop is obeyed in the tick that finds it,
+before anything else that was wished; what is sent to the console is the newest and may be lost.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Live:
     """What is shown of one run after the other, and what people want of them.
 
     Attributes:
-        table: of a simulated robot its table: {"seed", "try": sentences that make sense on it}; None for none.
+        table: {"seed", "try": sentences that make sense on it} where there is one to lay anew, or None.
         wanted: the seed of another table that was asked for; -1 for any; None for none. It ends a run.
     """
 
@@ -107,7 +107,8 @@ class Live:
         self._judge: Callable[[str | None, float], str] | None = None
         self._row = budget.ring.count
         self._lines = words.lines
-        self._answered, self._before, self._change = -np.inf, None, -np.inf
+        self._answered = self._change = -np.inf
+        self._before: tuple[float, np.ndarray] | None = None
         limit = limits(planner.spec, planner.period, planner.replan)
         self._about |= {f"{n}_ms": 1e3 * limit[s] for n, s in (("period", "tick"), ("late", "lateness"))}
         self._about["chunk_ms"] = 1e3 * limit["chunk"]
@@ -135,6 +136,10 @@ class Live:
         if self._feed.gone():
             print("takt: the console has gone; the run goes on without it", file=sys.stderr, flush=True)
         return self.wanted is not None
+
+    def beside(self, until: Callable[[float], bool]) -> Callable[[float], bool]:
+        """Another `until` with this one; both are asked at every tick."""
+        return lambda now: self.until(now) | until(now)
 
     def stop(self, now: float) -> None:
         """Brake at the limits and stand; what was asked for is dropped."""
@@ -246,8 +251,7 @@ class Live:
         self._put("chunks", [round(total, 2), late, len(answer.step_seconds), rounded])
 
     def _told(self) -> str | None:
-        step = self._words.step
-        return None if step is None else step.text
+        return next((step.text for step in self._words.plan if step.state == "running"), None)
 
     def _tell_lines(self, now: float) -> None:
         """What the words say of themselves: done, failed, trying again."""
@@ -263,7 +267,10 @@ class Live:
             return
         for time, before, after, reasons in list(history)[-8:]:
             if time > self._change:
-                self._put("changes", [round(time - (self._begun or time), 2), before.name, after.name, list(reasons)])
+                self._put(
+                    "changes",
+                    [round(time - (self._begun or time), 2), before.name, after.name, list(reasons)],
+                )
         self._change = history[-1][0]
 
     def _state(self, now: float) -> dict[str, Any]:
@@ -296,7 +303,7 @@ class Live:
         return {"version": version, "time": now, "state": self._robot.physics().tobytes()}
 
     def _look(self, seen: Observation, now: float) -> None:
-        """Frames that are there are shown; those that would be rendered, now and then while nothing is at stake."""
+        """Show frames that are there; have some rendered now and then, while nothing is at stake."""
         if not self._feed.viewers or now - self._looked < LOOKS:
             return
         there = isinstance(seen.frames, dict)

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from runtime import console as page
 from runtime import engines, joining, loop, skills, trace
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
+from runtime.delay import DelayedLink
 from runtime.guard import Guard
 from runtime.instruct import Words
+from runtime.live import Live
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
@@ -29,6 +32,7 @@ from runtime.spawn import spawn
 from runtime.typed import Conversation, Typed
 from vla.contract import Robot, TaktError, check_match
 
+Shown = tuple[page.Feed, str, Path]
 WAIT = 60.0  # s, for the first answer of a policy's server
 DOWNLOAD = 3600.0  # s, within which a policy of the hub is to be there
 
@@ -136,8 +140,9 @@ def interruptible() -> Iterator[Presses]:
 class Command:
     """Obey an instruction with a policy on a robot."""
 
-    text: tyro.conf.Positional[str]
-    """The instruction."""
+    text: tyro.conf.Positional[str] = ""
+    """The instruction; none is needed where people give them, with --console or --listen."""
+    _: KW_ONLY
     robot: str
     """The robot's name."""
     policy: str
@@ -153,9 +158,15 @@ class Command:
     """Ticks a second."""
     seconds: float = 20.0
     """How long to obey; a plan of several steps, so long for each. It ends before where the policy can tell
-    that all is done."""
+    that all is done. With --console it goes on until Ctrl-C."""
     listen: bool = False
     """Stay when all is done, and obey what is typed; a terminal's lines are heard in any case."""
+    console: bool = False
+    """Serve a page that shows the run and takes instructions, knobs and a stop (docs/console.md)."""
+    bind: str = page.BIND
+    """Where the page is served, HOST:PORT; places that other machines reach need --token."""
+    token: bool = False
+    """Let in only those whose address has the random token that is printed."""
     join: str | None = None
     """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
     deadline: float | None = None
@@ -186,12 +197,16 @@ class Command:
         robot = make_robot(self.robot, **self._options())
         link = {"robot": self.name or robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
-        with interruptible() as pressed, policy_at(self.policy, self.threads, self.engine, **link) as policy:
+        with (
+            interruptible() as pressed,
+            policy_at(self.policy, self.threads, self.engine, **link) as policy,
+            self._page() as shown,
+        ):
             check_match(policy.spec, robot.spec)
             joining.make(self.join, policy.spec)
             with pressed.through(robot):
                 words = self._words(robot, policy)
-                result, budget, limit = self._obey(robot, policy, words, pressed)
+                result, budget, limit = self._obey(robot, policy, words, pressed, shown)
             self._report(result, budget, limit, words)
         if result.reason == "done" and words.failed:
             return 1
@@ -200,10 +215,22 @@ class Command:
     def _words(self, robot: Robot, policy: RemotePolicy) -> Words:
         """What is to be done; whatever cannot be understood is said before anything moves."""
         words = Words(skills.find(policy.spec.name), robot=robot.spec)
+        if not self.text:
+            return words
         said = words.hear(self.text, 0.0)
-        if not words.plan and not self.listen:
+        if not words.plan and not (self.listen or self.console):
             raise TaktError(said)
         return words
+
+    @contextmanager
+    def _page(self) -> Iterator[Shown | None]:
+        """The console, if one is wanted; it is there before the robot is."""
+        if not self.console:
+            yield None
+            return
+        with page.opened(self.bind, self.token) as shown:
+            print(f"the page: {shown[1]}   (Ctrl-C ends)", flush=True)
+            yield shown
 
     def _options(self) -> dict[str, object]:
         """What the robot is made with."""
@@ -216,8 +243,9 @@ class Command:
         return {name: value for name, value in given.items() if value is not None}
 
     def _check(self) -> None:
-        if not self.text.strip():
+        if not self.text.strip() and (self.text or not (self.console or self.listen)):
             raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
+        page.check_place(self.bind, self.token)
         if not (1 <= self.rate <= 1000 and 0 < self.seconds < float("inf")):
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
         if self.keys is not None and "://" not in self.policy:
@@ -235,16 +263,25 @@ class Command:
                 raise TaktError(f"--{name.replace('_', '-')} is in seconds, above 0 and finite")
 
     def _obey(
-        self, robot: Robot, policy: RemotePolicy, words: Words, pressed: Callable[[], bool]
+        self,
+        robot: Robot,
+        policy: RemotePolicy,
+        words: Words,
+        pressed: Callable[[], bool],
+        shown: Shown | None = None,
     ) -> tuple[loop.LoopResult, Budget, dict[str, float]]:
         # The first inference allocates and reads the words: before the loop it costs no beat.
         policy.infer(replace(robot.read(), instruction=words.plan[0].text if words.plan else self.text))
         policy.reset(0)
         clock, budget, guard = MonotonicClock(), Budget(), Guard(robot.spec)
         period = 1.0 / self.rate
+        link = DelayedLink(policy, clock)
         planner = Planner(
-            policy.spec, policy, max_age=self.max_age, join=self.join, period=period, deadline=self.deadline
+            policy.spec, link, max_age=self.max_age, join=self.join, period=period, deadline=self.deadline
         )
+        live = None if shown is None else self._live(shown, link)
+        if live is not None:
+            live.begin(robot, words, planner, guard, budget)
         with ExitStack() as stack:
             if self.realtime:
                 print(line(stack.enter_context(real_time(self.core))), flush=True)
@@ -252,16 +289,22 @@ class Command:
                 stack.enter_context(without_collections())
             typed = Typed() if self.listen or sys.stdin.isatty() else None
             sources = () if typed is None else (typed.poll,)
-            stays = self._stays(typed)
-            over = Conversation(words, self.seconds, clock.now(), sources, stays)
+            seconds = self.seconds if live is None else float("inf")
+            over = Conversation(words, seconds, clock.now(), sources, self._stays(typed))
+            until = over if live is None else live.beside(over)
             ticker = Ticker(clock, period)
             result = loop.run(
-                robot, planner, ticker, budget, words, guard, over, interrupted=pressed, settle=True
-            )
+                robot, planner, ticker, budget, words, guard, until,
+                on_tick=None if live is None else live.on_tick, interrupted=pressed, settle=True,
+            )  # fmt: skip
         return result, budget, limits(policy.spec, period, planner.replan)
 
     def _stays(self, typed: Typed | None) -> Callable[[], bool]:
-        return lambda: self.listen and typed is not None and typed.open
+        return lambda: self.console or (self.listen and typed is not None and typed.open)
+
+    def _live(self, shown: Shown, link: DelayedLink) -> Live:
+        feed, _, folder = shown
+        return Live(feed, folder, {"robot": self.robot, "policy": self.policy, "rate": self.rate}, link)
 
     def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float], words: Words) -> None:
         console = Console()

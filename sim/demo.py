@@ -44,7 +44,7 @@ class Command:
     policy: str = str(SHIPPED)
     """A bundle's folder, or the address of a server: tcp://HOST:PORT."""
     other: tuple[str, ...] = ()
-    """Further policies of the same robot, to be chosen on the page: another precision, another engine's server."""
+    """Further policies, to be chosen on the page: a bundle of another precision, a server's address."""
     seed: int = 1
     """Which table."""
     bind: str = BIND

@@ -49,7 +49,7 @@ def serve(
         text: said before the first tick, "" for nothing.
     """
     clock = robot.clock
-    label, policy = next(iter(policies.items()))
+    policy = next(iter(policies.values()))
     link = DelayedLink(policy, clock)
     about = {"robot": robot.spec.name, "policy": policy.spec.name, "rate": rate}
     with ExitStack() as stack:
@@ -68,7 +68,7 @@ def serve(
             for one in policies.values():
                 one.reset(scenario.seed)
             live.table = {"seed": scenario.seed, "try": suggestions(scenario)}
-            words = Words(skills.find(policy.spec.name), text)
+            words = Words(skills.find(policy.spec.name), text, robot.spec)
             planner = Planner(policy.spec, link, period=1.0 / rate)
             guard, budget = Guard(robot.spec), Budget()
             live.begin(robot, words, planner, guard, budget)

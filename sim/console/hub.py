@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-# What the control process sends several of, each with a rising number first; it repeats the last ones, because
-# the newest message replaces those before it. -> how many are kept
+# What the control process sends several of, each with a rising number first -> how many are kept. It repeats
+# the last ones, because the newest message replaces those before it.
 SERIES = {"chunks": 240, "ticks": 900, "said": 200, "changes": 60}
 Cursor = dict[str, int]
 

@@ -1,7 +1,7 @@
 """The simulated world to walk around in: the model and the states that the control process sends, by viser.
 
-    FOLDER/scene-VERSION.mjb   the model, written before the first state of its version is sent
-    {"version": ..., "time": s, "state": float64 bytes, mjSTATE_INTEGRATION}
+FOLDER/scene-VERSION.mjb   the model, written before the first state of its version is sent
+{"version": ..., "time": s, "state": float64 bytes, mjSTATE_INTEGRATION}
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ came from whichever page; a stop passes all others.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import secrets
@@ -31,6 +32,7 @@ from websockets.http11 import Request, Response
 
 from runtime import jpeg
 from runtime.bind import loopback
+from runtime.console import BIND
 from sim.console.commands import Pace, command
 from sim.console.door import Door, Streams, cookie
 from sim.console.hub import Cursor, Hub
@@ -116,7 +118,7 @@ class Page:
             sender.cancel()
 
     async def _hear(self, viewer: ws.ServerConnection, wrong: list[str]) -> None:
-        """Hand on what a page wants. Nothing is sent from here: a page that does not read may yet stop the arm."""
+        """Hand on what a page wants; nothing is sent here, so one that does not read may yet stop the arm."""
         pace = Pace()
         async for data in viewer:
             wish = command(data)
@@ -205,10 +207,17 @@ async def _serve(folder: Path, bind: str, token: str | None) -> None:
             raise OSError
         return await asyncio.open_connection("127.0.0.1", page.scene.port)
 
-    async with ws.unix_serve(
-        page, inner, process_request=Files(token), max_size=4096, max_queue=16, write_limit=2**18,
-        compression=None, server_header=None,
-    ):  # fmt: skip
+    async with ws.serve(
+        page,
+        unix=True,
+        path=inner,
+        process_request=Files(token),
+        max_size=4096,
+        max_queue=16,
+        write_limit=2**18,
+        compression=None,
+        server_header=None,
+    ):
         door = await _open(Door(own, scene, token), bind)
         host, port = door.sockets[0].getsockname()[:2]
         await page.tell({"do": "ready", "url": url(host, port, token)})
@@ -221,11 +230,13 @@ async def _open(door: Door, bind: str) -> asyncio.Server:
     try:
         return await asyncio.start_server(door, host.strip("[]"), int(port))
     except OSError as error:
+        if bind == BIND and error.errno == errno.EADDRINUSE:
+            return await _open(door, host)  # another arm's page, perhaps; nobody asked for this port
         raise TaktError(f"cannot serve a page at {bind}: {error.strerror}; choose another --bind") from None
 
 
 def url(host: str, port: int, token: str | None) -> str:
-    """The address for people; one that stands for all interfaces is given as the one others most likely reach."""
+    """The address for people; for all interfaces, the one by which others most likely reach this machine."""
     if host in ("0.0.0.0", "::"):
         host = _outward()
     shown = f"[{host}]" if ":" in host else host

@@ -142,7 +142,8 @@ def test_a_console_that_falls_silent_is_gone_and_that_is_said_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bind", "token"), [("127.0.0.1:8060", False), ("localhost", False), ("[::1]:1", False), ("0.0.0.0", True)]
+    ("bind", "token"),
+    [("127.0.0.1:8060", False), ("localhost", False), ("[::1]:1", False), ("0.0.0.0", True)],
 )
 def test_places_that_are_safe(bind: str, token: bool) -> None:
     check_place(bind, token)
@@ -150,8 +151,11 @@ def test_places_that_are_safe(bind: str, token: bool) -> None:
 
 @pytest.mark.parametrize(
     ("bind", "said"),
-    [("0.0.0.0:80", "--token"), ("0.0.0.0", "--token"), ("robot.local:80", "--token"), ("192.168.1.4", "--token"),
-     ("", "HOST"), ("127.0.0.1:x", "HOST"), ("127.0.0.1:70000", "HOST"), (":80", "HOST")],
+    [
+        ("0.0.0.0:80", "--token"), ("0.0.0.0", "--token"), ("robot.local:80", "--token"),
+        ("192.168.1.4", "--token"), ("", "HOST"), ("127.0.0.1:x", "HOST"), ("127.0.0.1:70000", "HOST"),
+        (":80", "HOST"),
+    ],
 )  # fmt: skip
 def test_places_that_are_not(bind: str, said: str) -> None:
     with pytest.raises(TaktError, match=said) as caught:
@@ -160,7 +164,7 @@ def test_places_that_are_not(bind: str, said: str) -> None:
 
 
 def test_no_console_of_that_name_is_one_line() -> None:
-    with pytest.raises(TaktError, match="no console 'mirror'; valid: .*page"), console.opened(name="mirror"):
+    with pytest.raises(TaktError, match=r"no console 'mirror'; valid: .*page"), console.opened(name="mirror"):
         pass
 
 
@@ -168,7 +172,10 @@ def test_a_port_that_is_taken_is_one_line_and_a_killed_console_is_noticed() -> N
     pytest.importorskip("websockets")
     with console.opened("127.0.0.1:0") as (feed, url, _):
         place = url.removeprefix("http://").rstrip("/")
-        with pytest.raises(TaktError, match=f"cannot serve a page at {place}: .*in use"), console.opened(place):
+        with (
+            pytest.raises(TaktError, match=f"cannot serve a page at {place}: .*in use"),
+            console.opened(place),
+        ):
             pass
         until(lambda: feed.poll() is not None and feed._heard is not None, "no sign of life")
         (child,) = [c for c in _children() if b"runtime.console" in Path(f"/proc/{c}/cmdline").read_bytes()]

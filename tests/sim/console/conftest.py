@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-
 ROOT = Path(__file__).parents[3]
 START = 90.0  # s until the page is there, on a machine that does other things as well
 PATIENCE = 60.0  # s for what an arm does

@@ -47,7 +47,8 @@ def robot(self: Tabletop, clock: Clock) -> TabletopRobot:
 if __name__ == "__main__":
     import sim.live
 
-    Watched.log = WatchedLive.log = Path(sys.argv[1]).open("w")
-    Tabletop.robot = robot  # type: ignore[method-assign]
-    sim.live.Live = WatchedLive  # type: ignore[misc]
-    sys.exit(main(["demo", *sys.argv[2:]]))
+    with Path(sys.argv[1]).open("w") as Watched.log:
+        WatchedLive.log = Watched.log
+        Tabletop.robot = robot  # type: ignore[method-assign]
+        sim.live.Live = WatchedLive  # type: ignore[misc]
+        sys.exit(main(["demo", *sys.argv[2:]]))

@@ -57,7 +57,9 @@ def test_the_page_is_served_to_this_machine(near: int, path: str) -> None:
     assert "content-security-policy: default-src 'self'" in answer.lower()
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/../sim/console/serve.py", "/%2e%2e/pyproject.toml", "//etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/../sim/console/serve.py", "/%2e%2e/pyproject.toml", "//etc/passwd"]
+)
 def test_nothing_else_is(near: int, path: str) -> None:
     assert status(get(near, path)) in (400, 404)
 
@@ -79,7 +81,9 @@ def test_another_sites_page_may_not_command_this_one(near: int, origin: str) -> 
     assert caught.value.response.status_code == 403
 
 
-@pytest.mark.parametrize("request_", ["POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "nonsense\r\n\r\n", "GET /\r\n\r\n"])
+@pytest.mark.parametrize(
+    "request_", ["POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "nonsense\r\n\r\n", "GET /\r\n\r\n"]
+)
 def test_what_is_no_request_is_refused(near: int, request_: str) -> None:
     assert status(ask(near, request_)) in (400, 405)
 

@@ -59,10 +59,13 @@ def test_commands_that_are_some(wish: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        "", "null", "[]", "{}", "stop", b"\xff\xfe", "[" * 100_000, '{"do": "fly"}', '{"do": ["stop"]}',
-        '{"do": "stop", "more": 1}', '{"do": "say"}', '{"do": "say", "text": 5}', '{"do": "say", "text": "  "}',
+        "", "null", "[]", "{}", "stop", b"\xff\xfe", "[" * 100_000, '{"do": "fly"}',
+        '{"do": ["stop"]}',
+        '{"do": "stop", "more": 1}', '{"do": "say"}', '{"do": "say", "text": 5}',
+        '{"do": "say", "text": "  "}',
         json.dumps({"do": "say", "text": "x" * 401}), '{"do": "set", "name": "delay_ms", "value": NaN}',
-        '{"do": "set", "name": "delay_ms", "value": 1e999}', '{"do": "set", "name": "delay_ms", "value": true}',
+        '{"do": "set", "name": "delay_ms", "value": 1e999}',
+        '{"do": "set", "name": "delay_ms", "value": true}',
         '{"do": "set", "name": "delay_ms", "value": null}', '{"do": "table", "seed": 99999999999999999999}',
         '{"do": "table", "seed": 1.5}', '{"do": "record", "on": 1}', '{"do": "alive", "viewers": 9}',
         '{"do": "ready", "url": "http://evil.example"}',

@@ -59,7 +59,9 @@ class Page(Browser):
         code, number, text = KEYS[key]
         for kind in ("keyDown", "keyUp"):
             about = {"text": text} if text and kind == "keyDown" else {}
-            self("Input.dispatchKeyEvent", type=kind, key=key, code=code, windowsVirtualKeyCode=number, **about)
+            self(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=code, windowsVirtualKeyCode=number, **about
+            )
 
     def type(self, text: str) -> None:
         self.click("document.getElementById('text')")
@@ -109,7 +111,7 @@ def other(demo: Demo) -> ClientConnection:
 
 
 def halted(demo: Demo) -> float:
-    """s from the newest stop to the last change of command after it; ticks that were skipped are not counted."""
+    """s from the newest stop to the last change of command after it; skipped ticks are not counted."""
     until(demo.still, "the arm does not come to rest")
     stop = demo.stops()[-1]
     times, commands = demo.commands()
@@ -178,7 +180,9 @@ def test_a_page_that_is_loaded_again_has_lost_nothing(demo: Demo, rested: Page) 
     before, plan = page.said(), page.run(f"{element('plan')}.innerText")
     changes = page.run(f"{element('changes')}.innerText")
     page("Page.reload")
-    page.wait_for(f"document.readyState === 'complete' && {element('said')}.childElementCount > 2", "nothing came")
+    page.wait_for(
+        f"document.readyState === 'complete' && {element('said')}.childElementCount > 2", "nothing came"
+    )
     assert page.said() == before
     assert page.run(f"{element('plan')}.innerText") == plan
     assert page.run(f"{element('changes')}.innerText") == changes
@@ -196,7 +200,9 @@ def test_the_slider_makes_answers_late_and_the_arm_wait(demo: Demo, rested: Page
     page = rested
     held = "Number(document.querySelector('[data-count=held] dd').textContent)"
     page.click(button("join", "hold"))
-    page.wait_for(f"{button('join', 'hold')}.getAttribute('aria-pressed') === 'true'", "it is joined otherwise")
+    page.wait_for(
+        f"{button('join', 'hold')}.getAttribute('aria-pressed') === 'true'", "it is joined otherwise"
+    )
     page.run(f"(s => {{ s.value = 400; s.dispatchEvent(new Event('input')); }})({element('delay')})")
     page.wait_for(f"{element('delay-said')}.textContent === '400 ms'", "no delay")
     before = page.run(held)
@@ -263,7 +269,9 @@ def test_it_fits_its_screen(page: Page, width: int, tmp_path: Path) -> None:
     # What is needed at once is on the screen, whatever was scrolled to, and large enough for a thumb.
     for top in (0, 10_000):
         page.run(f"window.scrollTo(0, {top})")
-        box = page.run(f"(b => [b.left, b.top, b.right, b.bottom])({element('stop')}.getBoundingClientRect())")
+        box = page.run(
+            f"(b => [b.left, b.top, b.right, b.bottom])({element('stop')}.getBoundingClientRect())"
+        )
         assert box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= 844
         assert box[2] - box[0] >= 100 and box[3] - box[1] >= 44
     page.picture(tmp_path / "page.png", whole=False)
@@ -289,7 +297,9 @@ def test_the_scene_in_3d_follows_the_arm(demo: Demo, page: Page) -> None:
 def test_control_outlives_its_console_and_says_so(demo: Demo, page: Page) -> None:
     """Last, because nobody is looked at any more afterwards."""
     os.kill(demo.console(), signal.SIGKILL)
-    until(lambda: "the console has gone; the run goes on without it" in demo.out.read_text(), "nothing was said")
+    until(
+        lambda: "the console has gone; the run goes on without it" in demo.out.read_text(), "nothing was said"
+    )
     before = len(demo.commands()[0])
     until(lambda: len(demo.commands()[0]) > before + 30, "the loop has ended")
     page.wait_for(f"{element('state')}.textContent === 'no connection'", "the page does not know")
