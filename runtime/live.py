@@ -21,11 +21,14 @@ from runtime.delay import DelayedLink
 from runtime.guard import Guard
 from runtime.instruct import Words
 from runtime.planner import Link, Planner
-from runtime.states import Event, Flag, State
+from runtime.states import Event, Flag
 from vla.contract import Observation, TaktError
 
 FASTEST = 1 / 30  # s between two states sent
-LOOKS, IDLE_LOOKS = 1 / 15, 0.5  # s between two looks at the cameras: while it is asked, while it rests
+LOOKS, IDLE_LOOKS = (
+    1 / 15,
+    1.0,
+)  # s between two looks at the cameras: while it is asked, while it waits for words
 QUIET = 0.5  # s after a stop in which nothing that is said moves the arm: it may have been on its way already
 RECENT = 0.5  # s of ticks that a message repeats, in case one before it was lost
 _BEGIN = (spoken.Say.TASK, spoken.Say.NEXT, spoken.Say.CORRECTION, spoken.Say.GO_ON)
@@ -62,6 +65,7 @@ class Live:
 
     Attributes:
         table: {"seed", "try": sentences that make sense on it} where there is one to lay anew, or None.
+        feed: where it is shown.
         wanted: the seed of another table that was asked for; -1 for any; None for none. It ends a run.
     """
 
@@ -83,7 +87,7 @@ class Live:
         """
         self.table: dict[str, Any] | None = None
         self.wanted: int | None = None
-        self._feed, self._folder, self._about, self._link = feed, folder, dict(about), link
+        self.feed, self._folder, self._about, self._link = feed, folder, dict(about), link
         self._policies = dict(policies or {})
         self._recorder, self._recording, self._recorded = recorder, False, "recorder"
         self._policy = next((name for name, one in self._policies.items() if one is link.link), "")
@@ -102,13 +106,15 @@ class Live:
 
     def begin(self, robot: Any, words: Words, planner: Planner, guard: Guard, budget: Budget) -> None:
         """The parts of the run that comes now; how chunks are joined stays as it was chosen."""
-        self._robot, self._words, self._guard = robot, words, guard
+        self._world = robot if isinstance(robot, Simulated) else None
+        self._words, self._guard = words, guard
         self._planner, self._budget = planner, budget
         self._judge: Callable[[str | None, float], str] | None = None
         self._row = budget.ring.count
         self._lines = words.lines
         self._answered = self._change = -np.inf
         self._before: tuple[float, np.ndarray] | None = None
+        self._joins = [n for n in joining.JOININGS if n != "rtc" or planner.spec.joining != "none"]
         limit = limits(planner.spec, planner.period, planner.replan)
         self._about |= {f"{n}_ms": 1e3 * limit[s] for n, s in (("period", "tick"), ("late", "lateness"))}
         self._about["chunk_ms"] = 1e3 * limit["chunk"]
@@ -125,7 +131,7 @@ class Live:
 
     def until(self, now: float) -> bool:
         """Take what came from the console; whether the run is to end for another table."""
-        stopped, commands = self._feed.poll()
+        stopped, commands = self.feed.poll()
         if stopped:
             self.stop(now)
         for command in commands:
@@ -133,7 +139,7 @@ class Live:
                 self._obey(command, now)
             except TaktError as error:
                 self.say(now, "", str(error), "bad")
-        if self._feed.gone():
+        if self.feed.gone():
             print("takt: the console has gone; the run goes on without it", file=sys.stderr, flush=True)
         return self.wanted is not None
 
@@ -222,20 +228,22 @@ class Live:
                 self.say(now, "", verdict, "good")
         if now - self._sent >= FASTEST - 0.003:
             self._sent = now
-            self._feed.send(self._state(now))
+            self.feed.send(self._state(now))
         self._look(seen, now)
 
     def _tick(self, now: float, target: np.ndarray | None, command: np.ndarray) -> None:
-        rows = self._budget.ring.rows(self._row)
+        late = work = skipped = 0.0
+        for name, seconds, number in self._budget.ring.each(self._row):
+            late += seconds if name == "lateness" else 0.0
+            work += seconds if name == "tick" else 0.0
+            skipped += number if name == "skipped" else 0
         self._row = self._budget.ring.count
-        late, work = (float(rows.of(name).seconds.sum()) for name in ("lateness", "tick"))
-        skipped = int(rows.of("skipped").number.sum())
         speed = 0.0
         if self._before is not None and now > self._before[0]:
             speed = float(np.abs(command - self._before[1]).max()) / (now - self._before[0])
         self._before = now, command
         held = int(target is None and Flag.WAITING not in self._guard.status.active)
-        self._put("ticks", [round(1e3 * late, 3), round(1e3 * work, 3), held, skipped, round(speed, 3)])
+        self._put("ticks", [round(1e3 * late, 3), round(1e3 * work, 3), held, int(skipped), round(speed, 3)])
 
     def _answer(self, now: float) -> None:
         answer = self._planner.answer
@@ -269,7 +277,12 @@ class Live:
             if time > self._change:
                 self._put(
                     "changes",
-                    [round(time - (self._begun or time), 2), before.name, after.name, list(reasons)],
+                    [
+                        round(max(0.0, time - (self._begun or time)), 2),
+                        before.name,
+                        after.name,
+                        list(reasons),
+                    ],
                 )
         self._change = history[-1][0]
 
@@ -278,7 +291,6 @@ class Live:
         names = ("asked", "answered", "late", "exceeded", "refused", "failed", "kept", "void")
         counts = {name: getattr(planner, name) for name in names}
         counts |= {"held": planner.stale, "skipped": self._budget.skipped, "ticks": self._budget.ticks}
-        joins = [n for n in joining.JOININGS if n != "rtc" or planner.spec.joining != "none"]
         state: dict[str, Any] = {name: list(rows) for name, rows in self._rows.items()}
         state |= {
             "time": now, "about": self._about, "state": status.state.name, "reasons": list(status.reasons),
@@ -286,27 +298,27 @@ class Live:
             "counts": counts, "table": self.table, "scene": self._scene(now),
             "recording": {"on": self._recording, "said": self._recorded} if self._recorder else None,
             "knobs": {
-                "delay_ms": 1e3 * self._link.seconds, "join": planner.join.name, "joins": joins,
+                "delay_ms": 1e3 * self._link.seconds, "join": planner.join.name, "joins": self._joins,
                 "policy": self._policy, "policies": list(self._policies),
             },
         }  # fmt: skip
         return state
 
     def _scene(self, now: float) -> dict[str, Any] | None:
-        if not isinstance(self._robot, Simulated):
+        if self._world is None:
             return None
-        version = self._robot.laid
+        version = self._world.laid
         if version != self._model_of:
             # The file is whole before its name is sent; an older one is read by nobody any more.
-            self._robot.save_model(self._folder / f"scene-{version}.mjb")
+            self._world.save_model(self._folder / f"scene-{version}.mjb")
             self._model_of = version
-        return {"version": version, "time": now, "state": self._robot.physics().tobytes()}
+        return {"version": version, "time": now, "state": self._world.physics().tobytes()}
 
     def _look(self, seen: Observation, now: float) -> None:
         """Show frames that are there; have some rendered now and then, while nothing is at stake."""
-        if not self._feed.viewers or now - self._looked < LOOKS:
+        if not self.feed.viewers or now - self._looked < LOOKS:
             return
-        there = isinstance(seen.frames, dict)
-        if there or (self._guard.status.state is not State.RUNNING and now - self._looked >= IDLE_LOOKS):
+        waits = Flag.WAITING in self._guard.status.active and now - self._looked >= IDLE_LOOKS
+        if isinstance(seen.frames, dict) or waits:
             self._looked = now
-            self._feed.show(now, dict(seen.frames))
+            self.feed.show(now, dict(seen.frames))
