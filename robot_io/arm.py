@@ -29,7 +29,7 @@ import numpy as np
 from robot_io import calibration as files
 from robot_io import connect
 from robot_io import registers as r
-from robot_io.bus import PATIENCE, Bus, Traffic
+from robot_io.bus import PATIENCE, Bus, Traffic, seconds_of
 from robot_io.calibration import Calibration, Joint
 from robot_io.dryrun import CAMERAS, pattern
 from robot_io.emulator import Emulator, so101_servos
@@ -322,12 +322,7 @@ def make(
     seen = cameras or ("pattern" if port == EMULATED or plant else "none")
     if seen not in ("pattern", "none") or configure not in ("yes", "no"):
         raise TaktError("--options cameras=pattern or none, configure=yes or no")
-    try:
-        seconds = float(patience)
-    except ValueError:
-        seconds = -1.0
-    if not 0.001 <= seconds <= 1.0:
-        raise TaktError(f"--options patience is in seconds, from 0.001 to 1, got {patience!r}")
+    seconds = seconds_of(patience)
     arm = files.read(Path(calibration)) if calibration is not None else so101_servos(0.0)[1]
     if seen == "pattern" and not plant:
         print("takt: there are no cameras: the policy sees a test pattern", file=sys.stderr)

@@ -34,6 +34,21 @@ RUNNING = frozenset({TORQUE, ACCELERATION, GOAL, GOAL_SPEED, TORQUE_LIMIT})
 PATIENCE = 0.010  # s that answers may take beyond their bytes' time
 
 
+def seconds_of(patience: str) -> float:
+    """A patience that a user gave, s.
+
+    Raises:
+        TaktError: it is none.
+    """
+    try:
+        seconds = float(patience)
+    except ValueError:
+        seconds = -1.0
+    if not 0.001 <= seconds <= 1.0:
+        raise TaktError(f"--options patience is in seconds, from 0.001 to 1, got {patience!r}")
+    return seconds
+
+
 @dataclass
 class Traffic:
     """What went over the bus.

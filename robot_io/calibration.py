@@ -95,8 +95,8 @@ def read(path: Path) -> Calibration:
         data = json.loads(path.read_text())
     except FileNotFoundError:
         raise TaktError(
-            f"there is no calibration {path}: calibrate with LeRobot, which leaves it below "
-            "~/.cache/huggingface/lerobot/calibration/robots"
+            f"there is no calibration {path}: takt calibrate makes one; or calibrate with LeRobot, which "
+            "leaves it below ~/.cache/huggingface/lerobot/calibration/robots"
         ) from None
     except (OSError, ValueError) as error:
         raise TaktError(f"{path} is no calibration: {error}") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from robot_io import feetech
 from robot_io import registers as r
 from robot_io.bus import Bus
-from robot_io.calibration import Calibration, settings
+from robot_io.calibration import Calibration, Motor, settings
 from vla.contract import TaktError
 
 _BLOCK = r.FEEDBACK_AT + r.FEEDBACK_SIZE  # bytes from address 0 to the end of the feedback
@@ -63,6 +63,40 @@ def check(bus: Bus, arm: Calibration, configure: bool = False) -> Found:
     goals = {s: r.pick(r.GOAL, tables[s], 0) if s in on else steps[s] for s in tables}
     limp = all(r.pick(r.TORQUE, table, 0) == r.OFF for table in tables.values())
     return Found(steps, goals, limp)
+
+
+def check_led(bus: Bus, arm: Calibration) -> None:
+    """Look at an arm that is only led: its angles have to be right, and nothing else.
+
+    Raises:
+        TaktError: one is missing, of another model, at a wrong voltage, has an error, or is calibrated
+            otherwise; the line names it.
+    """
+    tables = _tables(bus, arm)
+    for servo, joint in names(arm).items():
+        _check_one(f"{joint} (id {servo})", tables[servo])
+        has, wanted = r.pick(r.HOMING_OFFSET, tables[servo], 0), arm[joint].homing_offset
+        if has != wanted:
+            raise TaktError(
+                f"{joint} (id {servo}): homing_offset {has}, not {wanted}: is this calibration the leader's? "
+                "If so: takt calibrate"
+            )
+
+
+def meet(bus: Bus, arm: Mapping[str, int]) -> dict[str, bytes]:
+    """An arm that has no calibration yet: joint -> its registers from address 0, each servo looked at.
+
+    Args:
+        arm: joint -> servo.
+
+    Raises:
+        TaktError: as `check` does, but for the settings.
+    """
+    made = {joint: Motor(servo, 0, 0, 0, r.STEPS - 1) for joint, servo in arm.items()}
+    tables = _tables(bus, made)
+    for joint, servo in arm.items():
+        _check_one(f"{joint} (id {servo})", tables[servo])
+    return {joint: tables[servo] for joint, servo in arm.items()}
 
 
 def switch_on(bus: Bus, arm: Calibration, found: Found) -> None:

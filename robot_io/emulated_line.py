@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from robot_io import feetech
+from robot_io import registers as r
 from robot_io.emulated import Servo
 from robot_io.feetech import BROADCAST, BYTE_SECONDS, Decoder, Instruction, Packet
 
@@ -70,6 +71,14 @@ class Line:
             if each.id == servo:
                 each.advance(now)
                 each.power_up(now)
+
+    def hand(self, servo: int, steps: float, now: float) -> None:
+        """Somebody moves a shaft to `steps` of `actual`; one whose torque is on stays where it is."""
+        for each in self.servos:
+            if each.id == servo and each.get(r.TORQUE) == r.OFF:
+                each.advance(now)
+                each.actual = steps
+                each.say()
 
     def advance(self, now: float) -> None:
         """Move on to `now`, registers included."""

@@ -11,6 +11,8 @@
 
     {"faults": {...}}                  from now on these faults, see `emulated_line.Faults`
     {"cut": 3, "seconds": 0.5}         servo 3 loses its power for half a second
+    {"hand": {"3": 2100}}              somebody moves servo 3's shaft there, in steps of `actual`; one whose
+                                       torque is on resists
     {"unplug": true}                   the line goes, as when the adapter is pulled out
     {"renew": true}                    other servos, as at the beginning, and an empty log
     {"look": true}                     nothing happens; every answer tells what each servo does
@@ -133,6 +135,8 @@ class _Process:
             self.line.fail(Faults(**given))
         if "cut" in order:
             self.line.cut_power(order["cut"], now, order.get("seconds", 0.0))
+        for servo, steps in order.get("hand", {}).items():
+            self.line.hand(int(servo), float(steps), now)
         if order.get("unplug"):
             os.close(self._master)
             self._master = -1
@@ -222,6 +226,10 @@ class Emulator:
     def fail(self, **faults: Any) -> None:
         """From now on these faults and no others."""
         self.order(faults=faults)
+
+    def hand(self, steps: Mapping[int, float]) -> None:
+        """Move shafts as a person does: servo -> where to, in steps of `actual`."""
+        self.order(hand={str(servo): float(at) for servo, at in steps.items()})
 
     def look(self) -> Mapping[int, Mapping[str, float]]:
         """What each servo does: its registers by name, `actual` and `load`."""

@@ -6,7 +6,7 @@ import inspect
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from importlib.metadata import entry_points
@@ -58,6 +58,21 @@ def make_robot(name: str, **options: object) -> Robot:
             valid = f"it takes {', '.join(takes)}" if takes else "it takes none"
             raise TaktError(f"robot {name!r} takes no option {option!r}; {valid}")
     return make(**options)
+
+
+def robot_options(port: str | None, calibration: Path | None, options: Sequence[str]) -> dict[str, object]:
+    """What `make_robot` takes, from the flags that commands have for it.
+
+    Raises:
+        TaktError: an option that is not NAME=VALUE.
+    """
+    given: dict[str, object] = {"port": port, "calibration": calibration}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not (equals and name.isidentifier()):
+            raise TaktError(f"--options are each NAME=VALUE, got {option!r}")
+        given[name] = value
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def is_address(place: str) -> bool:
@@ -194,7 +209,7 @@ class Command:
 
     def run(self) -> int:
         self._check()
-        robot = make_robot(self.robot, **self._options())
+        robot = make_robot(self.robot, **robot_options(self.port, self.calibration, self.options))
         link = {"robot": self.name or robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
         with (
@@ -231,16 +246,6 @@ class Command:
         with page.opened(self.bind, self.token) as shown:
             print(f"the page: {shown[1]}   (Ctrl-C ends)", flush=True)
             yield shown
-
-    def _options(self) -> dict[str, object]:
-        """What the robot is made with."""
-        given: dict[str, object] = {"port": self.port, "calibration": self.calibration}
-        for option in self.options:
-            name, equals, value = option.partition("=")
-            if not (equals and name.isidentifier()):
-                raise TaktError(f"--options are each NAME=VALUE, got {option!r}")
-            given[name] = value
-        return {name: value for name, value in given.items() if value is not None}
 
     def _check(self) -> None:
         if not self.text.strip() and (self.text or not (self.console or self.listen)):

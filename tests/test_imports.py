@@ -216,6 +216,8 @@ def test_the_robot_side_imports_no_torch(folders: tuple[str, ...]) -> None:
         "cv2",
         "onnxruntime",
         "tensorrt",
+        "pyarrow",
+        "av",
         "serial",
         "viser",
         "ray",

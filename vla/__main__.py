@@ -36,6 +36,10 @@ class Runnable(Protocol):
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("sim.demo", "type an instruction, watch the arm and its latency budget"),
     "run": ("runtime.run", "obey an instruction with a policy on a robot"),
+    "record": ("runtime.record", "keep episodes that a policy or a leader arm makes, whatever happens"),
+    "replay": ("runtime.replay", "a recorded episode on a robot, and how well it tracks"),
+    "dataset": ("runtime.collect", "recorded episodes as a LeRobotDataset"),
+    "calibrate": ("robot_io.calibrate", "where an arm's joints begin, end and have their middle"),
     "eval": ("sim.evaluate", "success over episodes, with the policy's latency simulated"),
     "serve": ("runtime.serve", "answer robots over the network with a policy"),
     "keys": ("runtime.keys", "who may speak with a policy server over a network"),
