@@ -3,7 +3,7 @@
 A package offers one by name (entry points `takt.consoles`): a function `serve(folder, bind, token)` that
 serves until it is ended, with sockets under a private folder; each message is a msgpack map in one frame:
 
-    FOLDER/state      SUB: what is the case now, the newest counts (`runtime/live.py` says what is in it)
+    FOLDER/state      SUB: what is the case now, the newest counts (`runtime/view.py` says what is in it)
     FOLDER/frames     SUB: {"time": s, "frames": {camera: [height, width, bytes]}}, uint8 RGB, new ones
     FOLDER/commands   PUSH: {"n": number, "do": ...}, numbers rising; first {"do": "ready", "url": ...}, then
                       "alive" with "viewers" twice a second, and what people want

@@ -22,7 +22,7 @@ class DelayedLink:
     """
 
     def __init__(self, link: Link, clock: Clock, seconds: float = 0.0) -> None:
-        self._link, self._clock = link, clock
+        self._link, self.clock = link, clock
         self.seconds, self.waited = seconds, 0.0
         self._waiting: deque[tuple[float, ActionChunk]] = deque()
         self._dropped = 0  # requests whose answers will not come because the link was changed
@@ -60,7 +60,7 @@ class DelayedLink:
 
     def poll(self) -> list[ActionChunk]:
         """The answers that are due, oldest first."""
-        now = self._clock.now()
+        now = self.clock.now()
         self._waiting.extend((now, chunk) for chunk in self._link.poll())
         ready = []
         while self._waiting and now - self._waiting[0][0] >= self.seconds - _SAME:

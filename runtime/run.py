@@ -19,6 +19,7 @@ from rich.console import Console
 from runtime import console as page
 from runtime import engines, joining, loop, skills, trace
 from runtime.budget import Budget, limits, table
+from runtime.button import Button
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.delay import DelayedLink
@@ -28,11 +29,12 @@ from runtime.live import Live
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
+from runtime.recorder import Recorder
 from runtime.spawn import spawn
 from runtime.typed import Conversation, Typed
 from vla.contract import Robot, TaktError, check_match
 
-Shown = tuple[page.Feed, str, Path]
+Shown = tuple[page.Feed, str, Path, Recorder | None]
 WAIT = 60.0  # s, for the first answer of a policy's server
 DOWNLOAD = 3600.0  # s, within which a policy of the hub is to be there
 
@@ -182,6 +184,8 @@ class Command:
     """Where the page is served, HOST:PORT; places that other machines reach need --token."""
     token: bool = False
     """Let in only those whose address has the random token that is printed."""
+    record: Path | None = None
+    """With --console: a button that records episodes into this folder (docs/recording.md)."""
     join: str | None = None
     """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
     deadline: float | None = None
@@ -243,9 +247,13 @@ class Command:
         if not self.console:
             yield None
             return
-        with page.opened(self.bind, self.token) as shown:
+        with ExitStack() as stack:
+            recorder = None
+            if self.record is not None:
+                recorder = stack.enter_context(Recorder(self.record, self.rate, complain))
+            shown = stack.enter_context(page.opened(self.bind, self.token))
             print(f"the page: {shown[1]}   (Ctrl-C ends)", flush=True)
-            yield shown
+            yield (*shown, recorder)
 
     def _check(self) -> None:
         if not self.text.strip() and (self.text or not (self.console or self.listen)):
@@ -255,6 +263,8 @@ class Command:
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
         if self.keys is not None and "://" not in self.policy:
             raise TaktError("--keys is for a server at an address; a policy started here is private as it is")
+        if self.record is not None and not self.console:
+            raise TaktError("--record is a button of the page: give --console as well, or see takt record")
         engines.parse(self.engine)
         if self.engine != engines.DEFAULT and is_address(self.policy):
             raise TaktError(
@@ -284,7 +294,7 @@ class Command:
         planner = Planner(
             policy.spec, link, max_age=self.max_age, join=self.join, period=period, deadline=self.deadline
         )
-        live = None if shown is None else self._live(shown, link)
+        live = None if shown is None else self._live(shown, link, robot)
         if live is not None:
             live.begin(robot, words, planner, guard, budget)
         with ExitStack() as stack:
@@ -307,9 +317,11 @@ class Command:
     def _stays(self, typed: Typed | None) -> Callable[[], bool]:
         return lambda: self.console or (self.listen and typed is not None and typed.open)
 
-    def _live(self, shown: Shown, link: DelayedLink) -> Live:
-        feed, _, folder = shown
-        return Live(feed, folder, {"robot": self.robot, "policy": self.policy, "rate": self.rate}, link)
+    def _live(self, shown: Shown, link: DelayedLink, robot: Robot) -> Live:
+        feed, _, folder, recorder = shown
+        about = {"robot": self.robot, "policy": self.policy, "rate": self.rate}
+        button = None if recorder is None else Button(recorder, robot.spec, about)
+        return Live(feed, folder, about, link, button=button)
 
     def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float], words: Words) -> None:
         console = Console()
@@ -323,6 +335,11 @@ class Command:
             self.json.write_text(json.dumps(data, indent=2) + "\n")
         if self.trace is not None:
             trace.write(self.trace, budget, about)
+
+
+def complain(line: str) -> None:
+    """A line for people that must not be taken for a result."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def told(result: loop.LoopResult) -> str:

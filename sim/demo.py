@@ -20,7 +20,8 @@ from runtime.guard import Guard
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import without_collections
-from runtime.run import interruptible, policy_at, told
+from runtime.recorder import Recorder
+from runtime.run import complain, interruptible, policy_at, told
 from sim import live
 from sim.evaluate import SHIPPED
 from sim.play import Goal
@@ -53,6 +54,8 @@ class Command:
     """Let in only those whose address has the random token that is printed."""
     realtime: bool = False
     """With a page: ask for SCHED_FIFO, locked memory and a core of its own, and say what was granted."""
+    record: Path | None = None
+    """With a page: a button that records episodes into this folder (docs/recording.md)."""
     seconds: float = 15.0
     """Without a page: give up after this long."""
     video: Path = Path("out/demo.mp4")
@@ -83,6 +86,9 @@ class Command:
                 check_match(policy.spec, robot.spec)
                 label = Path(place).name if "://" not in place else place
                 policies[label if label not in policies else place] = policy
+            recorder = None
+            if self.record is not None:
+                recorder = stack.enter_context(Recorder(self.record, RATE, complain))
             stack.enter_context(pressed.through(robot))
             scenario.lay(robot)
             for policy in policies.values():
@@ -91,7 +97,7 @@ class Command:
                 policy.reset(scenario.seed)
             text = self.instruction.strip()
             result, budget = live.serve(
-                robot, policies, scenario, text, pressed, RATE, self.bind, self.token, self.realtime
+                robot, policies, scenario, text, pressed, RATE, self.bind, self.token, self.realtime, recorder
             )
         print(f"\n{told(result)}")
         if self.json:

@@ -12,6 +12,7 @@ import numpy as np
 
 from runtime import console, loop, skills
 from runtime.budget import Budget
+from runtime.button import Button
 from runtime.client import RemotePolicy
 from runtime.clock import Ticker
 from runtime.delay import DelayedLink
@@ -20,6 +21,7 @@ from runtime.instruct import Words
 from runtime.live import Live
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
+from runtime.recorder import Recorder
 from runtime.run import Presses
 from sim.robot import TabletopRobot
 from sim.tabletop import instructions, rules, tasks
@@ -41,6 +43,7 @@ def serve(
     bind: str,
     token: bool,
     realtime: bool = False,
+    recorder: Recorder | None = None,
 ) -> tuple[loop.LoopResult, Budget]:
     """Show the table on a page and obey what people say there, until Ctrl-C; how the last run went.
 
@@ -57,7 +60,8 @@ def serve(
         print(f"the page: {url}   (Ctrl-C ends)", flush=True)
         if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin":
             webbrowser.open(url)
-        live = Live(feed, folder, about, link, dict(policies))
+        button = None if recorder is None else Button(recorder, robot.spec, about)
+        live = Live(feed, folder, about, link, dict(policies), button)
         if realtime:
             print(line(stack.enter_context(real_time())), flush=True)
         else:
