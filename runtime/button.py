@@ -34,15 +34,18 @@ class Button:
         """Record, or no longer: from when the arm stands."""
         self.on = on
         if on != self._recorder.recording:
-            self.said = f"{'begins' if on else 'ends'} when the arm stands"
+            self.said = "begins with the next instruction" if on else "ends when the arm stands"
 
     def tick(
         self, now: float, seen: Observation, target: np.ndarray | None, command: np.ndarray, guard: Guard,
         text: str,
     ) -> None:  # fmt: skip
-        """A tick at `now`, s, whose command, shape (A,), was written. `text` is what was asked for."""
-        if self.on != self._recorder.recording and guard.still:
-            self._begin(text) if self.on else self.end("done")
+        """A tick at `now`, s, whose command, shape (A,), was written. `text` is what is asked for, or ""."""
+        recording = self._recorder.recording
+        if guard.still and self.on and text and not recording:
+            self._begin(text)
+        elif guard.still and recording and not self.on:
+            self.end("done")
         if self._recorder.recording:
             self._recorder.put(now, seen, target, command, guard.status.state.name, guard.verdicts)
             if self._recorder.problem:

@@ -1,11 +1,12 @@
 """What people see of a run: a state in one message, with the last of what happened before it.
 
-"state", "reasons"          the guard's          "plan"     [[text, waiting|running|done|failed|dropped], ...]
+"state", "reasons"          the guard's
+"plan"                      [[text, waiting|running|done|failed|dropped], ...]
 "about"                     robot, policy, rate [Hz], period_ms, late_ms, chunk_ms: what is due by when
 "counts"                    the planner's, and ticks: asked, answered, late, held, skipped, ...
 "scene"                     {"version", "time", "state"} of a simulated robot, or None
 series, each row with a rising number first; the last ones are repeated:
-"ticks"     late [ms], computed [ms], whether it held, ticks skipped before it, the fastest joint's speed [rad/s]
+"ticks"     late [ms], computed [ms], whether it held, ticks skipped before it, the fastest joint [rad/s]
 "chunks"    from the observation to the answer [ms], whether that was late, steps, {stage: ms}
 "said"      time [s], what a person said or "", the answer, its tone: "", "good" or "bad"
 "changes"   s since the first tick, from, to, reasons
