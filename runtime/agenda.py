@@ -100,13 +100,16 @@ class Agenda:
         names = () if robot is None else robot.actions.names
         self._grips = np.array(["gripper" in name for name in names], bool)
         self._wishes: dict[str, Wish] = {}
-        self._optional: set[str] = set()
+        self._optional: set[str] = set()  # of "all of them"; one that is gone by now is left out
+        self._seen: set[str] = set()  # what the policy was asked about
+        self._before: set[str] = set()  # what is done before another step, with the hand where it is
+        self.left: list[str] = []  # what a failure left undone
         self._look: Look | None = None
         self._start: np.ndarray | None = None  # where the arm began, shape (S,)
         self._rows: np.ndarray | None = None  # of the newest answer, shape (H, A)
         self._since, self._answered = 0.0, -np.inf
         self._try = self._agreed = self._empty = 0
-        self._moved = False
+        self._moved, self._far = False, 0.0
 
     @property
     def step(self) -> Step | None:
@@ -124,6 +127,7 @@ class Agenda:
         """A new plan in place of what is left of the old one."""
         busy = not self.over
         self._keep(wishes)
+        self._seen, self._before, self.left = set(), set(), []
         self.plan = tuple(Step(wish.text) for wish in wishes)
         # An arm at work turns to what it is told now; one that has stood goes where it can see first.
         self._next(now, home=not busy)
@@ -187,7 +191,7 @@ class Agenda:
         elif self.phase is Phase.LOOK:
             self._looking(answer, now)
         elif self.phase is Phase.DO:
-            self._doing(answer, now)
+            self._doing(answer, seen, now)
         else:
             self._leaving(seen, now)
         return self._instruction()
@@ -230,55 +234,101 @@ class Agenda:
     def _look_or_do(self, now: float) -> None:
         step = self.step
         assert step is not None
-        wish = self._wishes.get(step.text)
-        self.last = step.text
-        # An arm at work hides things from its cameras: what is missing is told from where it began, and
-        # not in a second try, when the first may have thrown things over.
-        if wish is not None and wish.probes and (wish.each or not self._moved) and not self._try:
-            self._look = Look(wish)
-            self._enter(Phase.LOOK, now)
-        else:
+        self.last, self._far = step.text, 0.0
+        if self._try or not self._look_at(step, now):
             self._enter(Phase.DO, now)
+
+    def _look_at(self, step: Step, now: float) -> bool:
+        """Ask whether what a step names is there, where that can be told and was not yet.
+
+        An arm at work hides things from its cameras, and may have thrown some over: single things are
+        looked for before anything moves, all those of a plan together.
+        """
+        wish = self._wishes.get(step.text)
+        if wish is None or not wish.probes or step.text in self._seen or (self._moved and not wish.each):
+            return False
+        self._look = Look(wish)
+        self._enter(Phase.LOOK, now)
+        return True
 
     def _looking(self, answer: ActionChunk | None, now: float) -> None:
         look = self._look
         assert look is not None
         if answer is None or not look.take(stands(answer)):
             return
+        self._seen.add(look.wish.text)
         if not look.found:
-            self._fail("I see none of them" if look.wish.each else ABSENT, now)
-        elif not look.wish.each:
-            self._enter(Phase.DO, now)
-        elif len(look.choices) > 1:
+            self._fail("I see none of them" if look.wish.each else ABSENT, now, look.wish.text)
+        elif look.wish.each and len(look.choices) > 1:
             self._fail(f"which one: {' or '.join(look.choices)}?", now)
             self.open = look.found
+        elif look.wish.each:
+            self._found(look.found, now)
         else:
-            at = next(i for i, step in enumerate(self.plan) if step.state == "running")
-            self.plan = self.plan[:at] + tuple(map(Step, look.found)) + self.plan[at + 1 :]
-            if len(look.found) > 1:
-                self._optional |= set(look.found)
-                self._say(f"I see {len(look.found)}: {'; '.join(look.found)}", now)
-            self._next(now, home=False)
+            later = (s for s in self.plan if s.state == "waiting" and not self._wishes[s.text].each)
+            if self._moved or not any(self._look_at(step, now) for step in later):
+                self._enter(Phase.DO, now)
 
-    def _doing(self, answer: ActionChunk | None, now: float) -> None:
+    def _found(self, texts: list[str], now: float) -> None:
+        """What was meant by "all of them" is there: each becomes a step."""
+        of_all = self.step
+        assert of_all is not None
+        first = self._wishes[of_all.text].firsts
+        self._keep([Wish(text, first=first.get(text, "")) for text in texts])
+        at = next(i for i, step in enumerate(self.plan) if step.state == "running")
+        self.plan = self.plan[:at] + tuple(map(Step, texts)) + self.plan[at + 1 :]
+        if len(texts) > 1:
+            self._optional |= set(texts)
+            self._say(f"I see {len(texts)}: {'; '.join(texts)}", now)
+        self._next(now, home=False)
+
+    def _doing(self, answer: ActionChunk | None, seen: Observation, now: float) -> None:
         p = self.patience
+        if self._returns:
+            self._far = max(self._far, self._away(seen))
         if answer is not None:
             if answer.done is None:  # a policy that cannot tell is not given up
                 self._since = now
             self._agreed = self._agreed + 1 if (answer.done or 0.0) >= p.done else 0
             self._empty = self._empty + 1 if stands(answer) and not self._try else 0
         if self._agreed >= p.answers:
-            self._set("done")
-            self._say(f"done: {self.last}", now)
-            self._enter(Phase.LEAVE, now)
+            self._done(now)
         elif self._empty >= p.absent and self.last in self._optional:
             self._set("dropped")
             self._say(f"left out, I do not see it any more: {self.last}", now)
             self._next(now)
-        elif self._empty >= p.absent and any(wish.probes for wish in self._wishes.values()):
+        elif self._empty >= p.absent and self.last in self._seen and not self._begun:
             self._fail(ABSENT, now)
         elif now - self._since > p.allowed / self.pace:
             self._give_up(now)
+
+    @property
+    def _begun(self) -> bool:
+        """Whether a step of the plan is done, after which the table is another."""
+        return any(step.state == "done" for step in self.plan)
+
+    def _done(self, now: float) -> None:
+        wish, first = self._wishes.get(self.last), self.last in self._before
+        unmoved = self._returns and self._far < self.patience.away
+        if wish is not None and wish.first and unmoved and wish.first not in self._before:
+            self._insert(wish.first, now)
+            return
+        self._set("done")
+        self._say(f"done: {self.last}", now)
+        if first:
+            self._next(now, home=False)
+        else:
+            self._enter(Phase.LEAVE, now)
+
+    def _insert(self, first: str, now: float) -> None:
+        """The policy takes a step for done, and the hand has been nowhere: something else before it."""
+        self._say(f"it looks done and is not, as the hand has not moved; first: {first}", now)
+        self._before.add(first)
+        at = next(i for i, step in enumerate(self.plan) if step.state == "running")
+        steps = (Step(first, "running"), Step(self.last))
+        self.plan = self.plan[:at] + steps + self.plan[at + 1 :]
+        self.last, self._try = first, 0
+        self._enter(Phase.DO, now)
 
     def _give_up(self, now: float) -> None:
         self._try += 1
@@ -305,12 +355,16 @@ class Agenda:
         else:
             self._look_or_do(now)
 
-    def _fail(self, why: str, now: float) -> None:
-        self._set("failed")
-        left = [step.text for step in self.plan if step.state == "waiting"]
+    def _fail(self, why: str, now: float, text: str = "") -> None:
+        """The plan ends at a step, the one that runs or (by its text) one that waits."""
+        text = text or self.last
+        at = next(i for i, s in enumerate(self.plan) if s.text == text and s.state in ("running", "waiting"))
+        self.plan = tuple(replace(s, state="failed") if i == at else s for i, s in enumerate(self.plan))
+        left = [step.text for step in self.plan if step.state in ("running", "waiting")]
         self.drop()
+        self.left = left
         more = f"; left undone: {'; '.join(left)} (say go on)" if left else ""
-        self._say(f"failed: {self.last}: {why}{more}", now)
+        self._say(f"failed: {text}: {why}{more}", now)
 
     def _set(self, state: str) -> None:
         """What becomes of the step that runs."""

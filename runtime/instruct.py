@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.advisor import Advisor
 from runtime.agenda import Agenda, Patience, Phase, Step
 from runtime.skills import Reading, Skills, Wish
 from runtime.spoken import Say, kind, plain
@@ -74,16 +75,19 @@ class Words:
         text: str = "",
         robot: RobotSpec | None = None,
         patience: Patience | None = None,
+        advisor: Advisor | None = None,
     ) -> None:
         """
         Args:
             text: heard before the first tick.
             robot: the body that obeys. Without it the arm is not led back between steps.
+            advisor: asked about what the skills do not understand; they hold where it is of no help.
         """
         self.log: deque[tuple[float, str]] = deque(maxlen=200)
         self.lines = 0
         self.pace = 1.0
-        self._skills = skills
+        self._skills, self._advisor = skills, advisor
+        self._thinking = ""  # what the advisor was asked
         # Rows that are steps and not places would add up to more or less when they are stretched.
         self._paces = robot is None or bool(robot.actions.absolute.all())
         self._agenda = Agenda(self._say, patience, robot)
@@ -107,9 +111,14 @@ class Words:
         return self._agenda.pose
 
     @property
+    def thinking(self) -> bool:
+        """Whether the advisor is asked about something."""
+        return bool(self._thinking)
+
+    @property
     def over(self) -> bool:
         """Whether nothing is left to do, and the hand has got away from what it did."""
-        return self._agenda.over and self._agenda.phase is not Phase.LEAVE
+        return not self._thinking and self._agenda.over and self._agenda.phase is not Phase.LEAVE
 
     @property
     def failed(self) -> bool:
@@ -125,12 +134,15 @@ class Words:
         """See `Instructions`."""
         with self._lock:
             self._agenda.pace = self.pace
+            if self._thinking:
+                self._advised(now)
             return self._agenda.ask(seen, now, answer)
 
     def hear(self, text: str, now: float) -> str:
         """Take what a person said at `now` (s) and answer in words, at once."""
         with self._lock:
             what, rest = kind(text)
+            self._thinking = ""  # an answer to what was said before comes too late
             return self._say(self._answer(what, rest, now), now)
 
     def _answer(self, what: Say, rest: str, now: float) -> str:
@@ -167,8 +179,7 @@ class Words:
         if a.paused:
             a.go_on(now)
             return f"going on: {a.last}"
-        failed = next((i for i, step in enumerate(a.plan) if step.state == "failed"), None)
-        left = [] if failed is None else [s.text for s in a.plan[failed + 1 :] if s.state == "dropped"]
+        left = a.left
         if a.over and left:
             a.begin([Wish(text) for text in left], now)
             return f"going on without it: {'; '.join(left)}"
@@ -208,11 +219,24 @@ class Words:
         if not reading.wishes:
             if a.step is not None and self._skills.correct(text, a.step.text).wishes:
                 return self._correct(text, now)  # "the blue one", said without a "no"
+            if self._advisor is not None and self._advisor.ask(text):
+                self._thinking = text
+                return f"let me think about {text!r}"
             return self._lost(reading, text)
         if more and not a.over:
             a.add(list(reading.wishes))
             return f"after that: {told(reading)}"
         return self._begin(reading, now)
+
+    def _advised(self, now: float) -> None:
+        """Take what the advisor made of a sentence, if it is there and nothing else was said meanwhile."""
+        assert self._advisor is not None
+        answer = self._advisor.poll()
+        if answer is None or answer[0] != self._thinking:
+            return
+        self._thinking = ""
+        text, reading = answer
+        self._say(self._begin(reading, now) if reading.wishes else self._lost(reading, text), now)
 
     def _chosen(self, text: str) -> str | None:
         """Which of the things we asked about an answer means: the one that shares most of its words."""

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from runtime import console as page
 from runtime import engines, joining, loop, skills, trace
+from runtime.advisor import Advisor
 from runtime.budget import Budget, limits, table
 from runtime.button import Button
 from runtime.client import RemotePolicy
@@ -32,6 +33,7 @@ from runtime.realtime import line, real_time, without_collections
 from runtime.recorder import Recorder
 from runtime.spawn import spawn
 from runtime.typed import Conversation, Typed
+from runtime.voice import Ears
 from vla.contract import Robot, TaktError, check_match
 
 Shown = tuple[page.Feed, str, Path, Recorder | None]
@@ -171,6 +173,10 @@ class Command:
     """The arm's calibration, a file of LeRobot's."""
     options: tuple[str, ...] = ()
     """More for the robot, each NAME=VALUE (docs/robots.md)."""
+    voice: str | None = None
+    """Hear what is spoken as well: microphone, or FILE.wav (docs/prompting.md)."""
+    planner: str | None = None
+    """Who takes apart what the grammar does not understand: an OpenAI-compatible http://127.0.0.1:PORT/v1."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0
@@ -233,11 +239,13 @@ class Command:
 
     def _words(self, robot: Robot, policy: RemotePolicy) -> Words:
         """What is to be done; whatever cannot be understood is said before anything moves."""
-        words = Words(skills.find(policy.spec.name), robot=robot.spec)
+        known = skills.find(policy.spec.name)
+        advisor = None if self.planner is None else Advisor(self.planner, known)
+        words = Words(known, robot=robot.spec, advisor=advisor)
         if not self.text:
             return words
         said = words.hear(self.text, 0.0)
-        if not words.plan and not (self.listen or self.console):
+        if not (words.plan or words.thinking or self.listen or self.voice or self.console):
             raise TaktError(said)
         return words
 
@@ -256,7 +264,7 @@ class Command:
             yield (*shown, recorder)
 
     def _check(self) -> None:
-        if not self.text.strip() and (self.text or not (self.console or self.listen)):
+        if not self.text.strip() and (self.text or not (self.console or self.listen or self.voice)):
             raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
         page.check_place(self.bind, self.token)
         if not (1 <= self.rate <= 1000 and 0 < self.seconds < float("inf")):
@@ -303,9 +311,10 @@ class Command:
             else:
                 stack.enter_context(without_collections())
             typed = Typed() if self.listen or sys.stdin.isatty() else None
-            sources = () if typed is None else (typed.poll,)
-            seconds = self.seconds if live is None else float("inf")
-            over = Conversation(words, seconds, clock.now(), sources, self._stays(typed))
+            ears = None if self.voice is None else stack.enter_context(Ears(self.voice, policy.spec.name))
+            sources = tuple(source for source in (typed, ears) if source is not None)
+            seconds, stays = self.seconds if live is None else float("inf"), self._stays(typed, ears)
+            over = Conversation(words, seconds, clock.now(), tuple(s.poll for s in sources), stays)
             until = over if live is None else live.beside(over)
             ticker = Ticker(clock, period)
             result = loop.run(
@@ -314,8 +323,14 @@ class Command:
             )  # fmt: skip
         return result, budget, limits(policy.spec, period, planner.replan)
 
-    def _stays(self, typed: Typed | None) -> Callable[[], bool]:
-        return lambda: self.console or (self.listen and typed is not None and typed.open)
+    def _stays(self, typed: Typed | None, ears: Ears | None) -> Callable[[], bool]:
+        """Whether there may be more to hear when all is done."""
+
+        def more() -> bool:
+            asked = self.listen and typed is not None and typed.open
+            return self.console or asked or (ears is not None and ears.open)
+
+        return more
 
     def _live(self, shown: Shown, link: DelayedLink, robot: Robot) -> Live:
         feed, _, folder, recorder = shown

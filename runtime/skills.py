@@ -26,12 +26,22 @@ class Wish:
             all that are there have to agree in it. Empty strings where all are meant.
         probes: for each (or for the text itself), what the policy is asked before anything moves, the
             instruction itself last, see `looking.py`. Empty: it is not asked.
+        first: what to do before where the policy takes it for done although the hand has been nowhere, as
+            with a bowl that holds another thing: "lift the red cube". Empty for nothing.
+        each_first: the same for each of `each`.
     """
 
     text: str
     each: tuple[str, ...] = ()
     choice: tuple[str, ...] = ()
     probes: tuple[tuple[str, ...], ...] = ()
+    first: str = ""
+    each_first: tuple[str, ...] = ()
+
+    @property
+    def firsts(self) -> dict[str, str]:
+        """For each of `each`, what to do before, see `first`."""
+        return dict(zip(self.each, self.each_first, strict=False))
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,15 @@ class Typed:
         return [text for text in texts if text][:_TURN]
 
     def _ready(self) -> bool:
-        # A job in the background that reads its terminal is stopped, and an arm must not be.
-        if os.isatty(self._file) and os.tcgetpgrp(self._file) != os.getpgrp():
-            return False
-        return bool(select.select([self._file], [], [], 0.0)[0])
+        return not _in_background(self._file) and bool(select.select([self._file], [], [], 0.0)[0])
+
+
+def _in_background(terminal: int) -> bool:
+    """Whether reading would stop this process: a job that is not in front may not read its terminal."""
+    try:
+        return os.tcgetpgrp(terminal) != os.getpgrp()
+    except OSError:  # a pipe, or a terminal that is not ours
+        return False
 
 
 class Conversation:

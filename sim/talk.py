@@ -84,7 +84,7 @@ def sequel(w: Worker, seed: int, at_once: bool) -> dict[str, Any]:
         at_once: give the policy the sentence as it is; its done head ends nothing.
     """
     asked = long.draw(seed)
-    run = _Run(w, seed, asked.layout, asked.goals)
+    run = Run(w, seed, asked.layout, asked.goals)
     words = None if at_once else Words(skills.find(w.policy.spec.name), asked.text, w.robot.spec)
     claims: list[tuple[str, bool]] = []
 
@@ -120,7 +120,7 @@ def sequel(w: Worker, seed: int, at_once: bool) -> dict[str, Any]:
     return row
 
 
-def _claims(run: _Run, words: Words) -> list[tuple[str, bool]]:
+def _claims(run: Run, words: Words) -> list[tuple[str, bool]]:
     """For each step that has just been said to be done or failed: which, and whether the world agrees."""
     before = {id(step) for step in run.plan}
     named = {instructions.canonical(goal): i for i, goal in enumerate(run.judge.goals)}
@@ -176,9 +176,9 @@ def _pair(seed: int) -> tuple[tasks.Layout, Task, Task, float]:
 
 def _spoken(
     w: Worker, seed: int, layout: tasks.Layout, first: Task, second: Task, share: float, text: str | None
-) -> tuple[list[np.ndarray], _Run, float | None]:
+) -> tuple[list[np.ndarray], Run, float | None]:
     """The commands of a run, in which `text` is said when the hand has come so far; or nothing is."""
-    run = _Run(w, seed, layout, (first, second))
+    run = Run(w, seed, layout, (first, second))
     words = Words(skills.find(w.policy.spec.name), instructions.canonical(first), w.robot.spec)
     world, commands = w.robot.world, []
     slot = run.judge.slot(0)
@@ -206,13 +206,13 @@ def _spoken(
     return commands, run, said
 
 
-def _moved(run: _Run, goal: int) -> bool:
+def _moved(run: Run, goal: int) -> bool:
     slot = run.judge.slot(goal)
     shift = run.worker.robot.world.things()[slot] - run.start[slot]
     return bool(np.linalg.norm(shift) > rules.MOVED)
 
 
-class _Run:
+class Run:
     """A table laid before the arm, and the loop that obeys words before it."""
 
     def __init__(self, w: Worker, seed: int, layout: tasks.Layout, goals: tuple[Task, ...]) -> None:

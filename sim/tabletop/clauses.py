@@ -120,7 +120,7 @@ def understood(text: str, before: Task | None) -> Part | None:
     for said in _resolved(text, before):
         task = parse(said)
         if task is not None:
-            return Part(text, (task,), ("",), True)
+            return Part(text, (task,), ("",), True) if _stands(task) else None
         slots = _slots(said, before)
         found = _filled(said, slots) if slots else []
         if found:
@@ -143,7 +143,7 @@ def _resolved(text: str, before: Task | None) -> Iterator[str]:
     if there != text:
         yield there
     only = re.fullmatch(rf"(?:the |a )?({_C})(?: ({_N}|{_ANY}))?", _TOO.sub("", text).strip(" ,"))
-    if only:  # "and the green one too"
+    if only and (only[2] or _TOO.search(text)):  # "and the green one too"
         kind = _NOUN.get(only[2] or "", before.thing.kind)
         yield canonical(before).replace(name(before.thing), f"{only[1]} {kind}", 1)
 
@@ -193,12 +193,16 @@ def _filled(text: str, slots: list[_Slot]) -> list[tuple[Task, str]]:
             end = slot.at[1]
         task = parse(said + text[end:])
         which = ", ".join(f"the {name(t)}" for s, t in zip(slots, things, strict=True) if not s.every)
-        stands = task is not None and (task.verb != "stack" or stackable(task.thing, task.place))
-        if task is not None and stands and task.thing != task.place:
+        if task is not None and _stands(task) and task.thing != task.place:
             found.setdefault(task, which)
         elif any(slot.listed for slot in slots):
             return []  # of things that were named one by one, each has to make sense
     return list(found.items())
+
+
+def _stands(task: Task) -> bool:
+    """Whether what is to be stacked would stay there."""
+    return task.verb != "stack" or stackable(task.thing, task.place)
 
 
 def _merged(found: list[Part]) -> list[Part]:

@@ -43,9 +43,32 @@ _SLANG = {
 }  # fmt: skip
 
 
+# What people say around what they mean.
+_AROUND = re.compile(
+    r"(?:[,.]\s*)?\b(?:if thats not too much trouble|if (?:you can|possible|you dont mind)"
+    r"|you know what to do|when (?:you can|you are ready|youre ready)|real quick|thx|thanks|lol|mate"
+    r"|obviously|of course)\b"
+    r"|\b(?:yo|uh|um|er|erm|hmm|well|maybe|perhaps|kindly)\b[,\s]*"
+)
+_PHRASES = (
+    (re.compile(r"\btidy (?:away|up)?\b"), "put"),
+    (re.compile(r"\b(?:a )?finger on\b"), "touch"),
+    (
+        re.compile(r"\b(?:whichever|the) (\w+) (?:thats|that is|which is|is) (\w+), (\w+) it\b"),
+        r"\3 the \2 \1",
+    ),
+    (re.compile(r"\bid (?:really )?(?:like|love) to see\b"), "i want"),
+    (re.compile(r"\bsitting\b"), ""),
+)
+
+
 def heard(text: str) -> str:
     """The text in words of the tables, lower case; what is not known stays as it is."""
     said = tongues.english(re.sub("['’`]", "", text.lower()).strip())
+    said = _AROUND.sub(" ", said)
+    for pattern, words in _PHRASES:
+        said = pattern.sub(words, said)
+    said = re.sub(r"\s+([,.])", r"\1", re.sub(r"\s+", " ", said)).strip(" ,")
     return re.sub(r"[a-z0-9]+", lambda word: _word(word[0]), said)
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import product
 
 from runtime.skills import Reading, Wish
-from sim.tabletop import wordings
+from sim.tabletop import speech, wordings
 from sim.tabletop.clauses import Part, parts, understood
 from sim.tabletop.hearing import heard
 from sim.tabletop.instructions import canonical
@@ -31,7 +31,9 @@ _ON = re.compile(r"^(?:on|onto|on top of|atop)\b")
 
 
 class Tabletop:
-    """A `Skills`."""
+    """A `Skills`; `speech` is what can be spoken to it, see `runtime/voice.py`."""
+
+    speech = speech.RULES
 
     def read(self, text: str, before: str = "") -> Reading:
         """See `Skills`."""
@@ -82,8 +84,9 @@ class Tabletop:
         if other:
             return f"I know nothing that is {other[0]}, only {', '.join(COLOURS)}"
         named = things_in(text)
-        if len(named) == 2 and named[1].kind == "ball":
-            return "nothing can be stacked on a ball"
+        task = parse(text)
+        if (task is not None and task.verb == "stack") or (len(named) == 2 and named[1].kind == "ball"):
+            return "a ball rolls off whatever it is on, nothing stays on one, nor a cylinder on a cylinder"
         return f"I do not know how to {text!r}"
 
 
@@ -110,8 +113,9 @@ def _words(text: str) -> set[str]:
 def _wishes(part: Part) -> list[Wish]:
     texts = tuple(canonical(task) for task in part.tasks)
     if part.sure:
-        return [Wish(canonical(task), probes=(_probes(task),)) for task in part.tasks]
-    return [Wish(part.text, texts, part.choice, tuple(_probes(task) for task in part.tasks))]
+        return [Wish(canonical(t), probes=(_probes(t),), first=_first(t)) for t in part.tasks]
+    probes, firsts = tuple(map(_probes, part.tasks)), tuple(map(_first, part.tasks))
+    return [Wish(part.text, texts, part.choice, probes, each_first=firsts)]
 
 
 def _probes(task: Task) -> tuple[str, ...]:
@@ -119,6 +123,11 @@ def _probes(task: Task) -> tuple[str, ...]:
     simple = [canonical(replace(task, verb=verb, place=None, side="")) for verb in ("touch", "lift")]
     own = canonical(task)
     return (own,) if own in simple else (*simple, own)
+
+
+def _first(task: Task) -> str:
+    """A bowl that holds something looks like one in which a thing was put: the policy is told to take it."""
+    return canonical(replace(task, verb="lift", place=None)) if task.verb == "put" else ""
 
 
 def _sound(task: Task) -> bool:

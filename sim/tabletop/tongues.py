@@ -23,6 +23,7 @@ _MARKS = re.compile(
 )
 _GERMAN = _table(
     rf"""
+    \b(\w+) dann (den|die|das|dem|einen)\b                  -> dann \1 \2
     \bhebe? (.+?) (?:hoch|an|auf)\b                         -> lift \1
     \b(?:fasse?|tippe?) (.+?) an\b                          -> touch \1
     \b(?:und )?(?:dann|danach|anschließend)\b               -> then

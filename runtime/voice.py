@@ -1,0 +1,211 @@
+"""Spoken instructions, offline: PocketSphinx with the grammar of what can be said, in a process of its own.
+
+    microphone or file --> frames of 30 ms --> speech? --> decoder --> lines of text --> the tick
+                                                  a line is told a third of a second after its last word
+
+What was recognised is text like any that is typed, and is answered as that is. Needs the extra `voice`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import time
+import wave
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.child import follow
+from runtime.skills import Skills, find
+from vla.contract import TaktError
+
+RATE = 16_000  # samples a second, what the model was trained on
+FRAME = 480  # samples, 30 ms
+MICROPHONE = "microphone"
+_TAIL = 1.0  # s of silence after a file, so that its last word ends
+_WORDS = """
+<word> = stop | halt | wait | hold on | go on | continue | faster | slower | undo that | done;
+<no> = no | no no | no wait | not that one | sorry;
+"""
+
+
+def grammar(skills: Skills) -> str:
+    """JSGF of what can be said: the words that every robot knows, and the tasks of this policy's skills.
+
+    Raises:
+        TaktError: nobody has written down what can be said to this policy.
+    """
+    rules = getattr(skills, "speech", "")
+    if not rules:
+        known = skills.known()
+        if not known:
+            raise TaktError("no grammar of speech for this policy: its skills (takt.skills) have no `speech`")
+        rules = f"<task> = {' | '.join(known)};\n<change> = <task>;\n"
+    said = "[please] <task> [(then | and then) <task>] [please] | <word> | <no> <change> | <no> <task>"
+    return f"#JSGF V1.0;\ngrammar takt;\n{_WORDS}{rules}\npublic <said> = {said};\n"
+
+
+def decoder(skills: Skills) -> Any:
+    """A PocketSphinx decoder for that grammar.
+
+    Raises:
+        TaktError: the grammar has a word that the recogniser cannot pronounce, or is no JSGF.
+    """
+    sphinx = _sphinx()
+    made = sphinx.Decoder(samprate=RATE, lm=None, loglevel="FATAL")
+    rules = grammar(skills)
+    said = set(re.findall(r"[a-z']+", re.sub(r"<[^>]*>|#.*|grammar \w+;|public", " ", rules)))
+    if unknown := sorted(word for word in said if made.lookup_word(word) is None):
+        raise TaktError(
+            f"the grammar of speech has words that are not in the dictionary: {', '.join(unknown)}"
+        )
+    try:
+        made.add_jsgf_string("takt", rules)
+    except ValueError:
+        raise TaktError("the grammar of speech is no JSGF: see `speech` of the policy's skills") from None
+    made.activate_search("takt")
+    return made
+
+
+def samples(path: Path) -> np.ndarray:
+    """A WAV file's sound, shape (n,), int16, one channel at `RATE`.
+
+    Raises:
+        TaktError: it is no WAV file of 16-bit samples.
+    """
+    try:
+        with wave.open(str(path)) as file:
+            channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
+            data = file.readframes(file.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise TaktError(f"--voice {path}: no WAV file that can be read ({error})") from None
+    if width != 2:
+        raise TaktError(f"--voice {path}: samples of {8 * width} bits; 16 are read")
+    sound = np.frombuffer(data, "<i2").reshape(-1, channels).mean(1)
+    if rate != RATE:
+        at = np.arange(0, len(sound), rate / RATE)
+        sound = np.interp(at, np.arange(len(sound)), sound)
+    return sound.astype(np.int16)
+
+
+def transcribe(sound: np.ndarray, made: Any) -> list[str]:
+    """What was said in a sound, shape (n,), int16, one line for each stretch of speech."""
+    quiet = np.zeros(round(_TAIL * RATE), np.int16)
+    whole = np.concatenate([quiet[: RATE // 2], sound, quiet])
+    frames = (whole[i : i + FRAME] for i in range(0, len(whole) - FRAME + 1, FRAME))
+    return list(heard(frames, made))
+
+
+def heard(frames: Iterator[np.ndarray], made: Any) -> Iterator[str]:
+    """The lines spoken in frames of `FRAME` samples, each as soon as it ended."""
+    endpointer = _sphinx().Endpointer(sample_rate=RATE)
+    size, rest, speaking = endpointer.frame_bytes, b"", False
+    for frame in frames:
+        rest += frame.tobytes()
+        while len(rest) >= size:
+            piece, rest = rest[:size], rest[size:]
+            speech = endpointer.process(piece)
+            if speech is not None:
+                if not speaking:
+                    made.start_utt()
+                speaking = True
+                made.process_raw(speech)
+            if speaking and not endpointer.in_speech:
+                made.end_utt()
+                speaking = False
+                if text := _text(made):
+                    yield text
+    if speaking:
+        made.end_utt()
+        if text := _text(made):
+            yield text
+
+
+class Ears:
+    """Lines that are spoken, from a process that listens; a context manager.
+
+    Attributes:
+        open: false when the file is over, or the process has gone.
+    """
+
+    def __init__(self, source: str, policy: str) -> None:
+        """
+        Args:
+            source: "microphone", or a WAV file, which is heard at the pace of time from now on.
+            policy: the name of the policy whose skills are the grammar.
+
+        Raises:
+            TaktError: the file cannot be read, or nothing to recognise speech with is installed.
+        """
+        _sphinx()
+        grammar(find(policy))
+        if source != MICROPHONE:
+            samples(Path(source))
+        self.open = True
+        context = multiprocessing.get_context("spawn")
+        self._lines, out = context.Pipe(duplex=False)
+        self._process = context.Process(target=_listen, args=(source, policy, out, os.getpid()), daemon=True)
+        self._process.start()
+        out.close()
+
+    def poll(self) -> list[str]:
+        """The lines that have been heard by now."""
+        lines: list[str] = []
+        try:
+            while self.open and self._lines.poll():
+                lines.append(self._lines.recv_bytes().decode())
+        except (EOFError, OSError):
+            self.open = False
+        return [line for line in lines if line]
+
+    def __enter__(self) -> Ears:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.terminate()
+        self._process.join(2.0)
+        self._lines.close()
+
+
+def _listen(source: str, policy: str, out: Connection, parent: int) -> None:
+    """The process that listens."""
+    follow(parent)
+    made = decoder(find(policy))
+    frames = _microphone() if source == MICROPHONE else _played(samples(Path(source)))
+    for line in heard(frames, made):
+        out.send_bytes(line.encode())
+
+
+def _played(sound: np.ndarray) -> Iterator[np.ndarray]:
+    """A file's frames at the pace of time, with silence before and after."""
+    quiet = np.zeros(round(_TAIL * RATE), np.int16)
+    whole, begun = np.concatenate([quiet[: RATE // 2], sound, quiet]), time.monotonic()
+    for i in range(0, len(whole) - FRAME + 1, FRAME):
+        time.sleep(max(0.0, begun + i / RATE - time.monotonic()))
+        yield whole[i : i + FRAME]
+
+
+def _microphone() -> Iterator[np.ndarray]:
+    import sounddevice
+
+    with sounddevice.InputStream(samplerate=RATE, channels=1, dtype="int16", blocksize=FRAME) as stream:
+        while True:
+            yield stream.read(FRAME)[0][:, 0].copy()
+
+
+def _text(made: Any) -> str:
+    hypothesis = made.hyp()
+    return "" if hypothesis is None else hypothesis.hypstr.strip()
+
+
+def _sphinx() -> Any:
+    try:
+        import pocketsphinx
+    except ImportError:
+        raise TaktError("--voice needs PocketSphinx: pip install 'takt-vla[voice]'") from None
+    return pocketsphinx
