@@ -65,7 +65,7 @@ class Command:
     seconds: float = 10.0
     """How long each loop runs."""
     rounds: int = 3
-    """How often each has its turn."""
+    """How often each has its turn; at least once."""
     rate: float = 30.0
     """Ticks a second."""
     only: tuple[str, ...] = CASES
@@ -77,26 +77,28 @@ class Command:
         cases = [c for c in self.only if c != "browser" or CHROMIUM is not None]
         runs: dict[tuple[str, bool], list[dict[str, Any]]] = {}
         load = os.getloadavg()[0]
-        for _ in range(self.rounds):
-            for realtime in (False, True):
+        for done in range(1, self.rounds + 1):
+            for realtime in (True, False):
                 for case in cases:
-                    runs.setdefault((case, realtime), []).append(
-                        measure(case, self.seconds, self.rate, realtime)
-                    )
-        rows = [pooled(case, realtime, found) for (case, realtime), found in runs.items()]
+                    run = measure(case, self.seconds, self.rate, realtime)
+                    runs.setdefault((case, realtime), []).append(run)
+            rows = [pooled(case, realtime, found) for (case, realtime), found in runs.items()]
+            self._write(rows, done, load)  # a round that breaks takes nothing with it
+        Console().print(summary(rows))
+        return 0
+
+    def _write(self, rows: list[dict[str, Any]], rounds: int, load: float) -> None:
         report = {
             "machine": machine(),
             "rate": self.rate,
             "seconds": self.seconds,
-            "rounds": self.rounds,
+            "rounds": rounds,
             "load_before": load,  # processes that wanted to run in the minute before: was the machine quiet?
             "load_after": os.getloadavg()[0],
             "rows": rows,
         }
         self.json.parent.mkdir(parents=True, exist_ok=True)
         self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
-        Console().print(summary(rows))
-        return 0
 
 
 def measure(case: str, seconds: float, rate: float, realtime: bool) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def measure(case: str, seconds: float, rate: float, realtime: bool) -> dict[str,
     clock, period = MonotonicClock(), 1.0 / rate
     robot = make_robot("tabletop", seed=3)
     with ExitStack() as stack:
-        policy = stack.enter_context(policy_at(str(SHIPPED), 1))
+        policy = stack.enter_context(policy_at(str(SHIPPED), 1, timeout=60.0))
         shown = None if case == "alone" else stack.enter_context(console.opened("127.0.0.1:0"))
         stack.enter_context(robot)
         policy.infer(replace(robot.read(), instruction=TEXT))
@@ -166,7 +168,7 @@ def viewers(case: str, url: str, live: Live) -> Iterator[None]:
             for _ in range(count)
         ]
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while live.feed.viewers < count:
                 live.feed.poll()
                 assert time.monotonic() < deadline, "no viewer came"
