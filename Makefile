@@ -19,7 +19,7 @@ demo: ## obey INSTRUCTION in simulation, without a window (installs no torch)
 	@.venv-demo/bin/takt demo --headless --instruction "$$INSTRUCTION"
 
 setup: ## make .venv: the takt command and everything the tests need
-	@tools/setup.sh .venv cpu,openvino,tensorrt-rtx,sim,robot,data,jpeg,protocols,report,torch,hub,ray,voice,dev
+	@tools/setup.sh .venv cpu,openvino,tensorrt-rtx,sim,robot,data,jpeg,protocols,report,console,torch,hub,ray,voice,dev
 	@tools/gl.sh
 
 parity: ## make .venv-parity, with the LeRobot that tests/parity compares with

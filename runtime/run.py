@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,28 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from runtime import console as page
 from runtime import engines, joining, loop, skills, trace
 from runtime.advisor import Advisor
 from runtime.budget import Budget, limits, table
+from runtime.button import Button
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
+from runtime.delay import DelayedLink
 from runtime.guard import Guard
 from runtime.instruct import Words
+from runtime.live import Live
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
+from runtime.recorder import Recorder
 from runtime.spawn import spawn
 from runtime.think import served
 from runtime.typed import Conversation, Typed
 from runtime.voice import Ears
 from vla.contract import Robot, TaktError, check_match
 
+Shown = tuple[page.Feed, str, Path, Recorder | None]
 WAIT = 60.0  # s, for the first answer of a policy's server
 DOWNLOAD = 3600.0  # s, within which a policy of the hub is to be there
 
@@ -155,8 +161,9 @@ def interruptible() -> Iterator[Presses]:
 class Command:
     """Obey an instruction with a policy on a robot."""
 
-    text: tyro.conf.Positional[str]
-    """The instruction."""
+    text: tyro.conf.Positional[str] = ""
+    """The instruction; none is needed where people give them, with --console or --listen."""
+    _: KW_ONLY
     robot: str
     """The robot's name."""
     policy: str
@@ -176,9 +183,17 @@ class Command:
     """Ticks a second."""
     seconds: float = 20.0
     """How long to obey; a plan of several steps, so long for each. It ends before where the policy can tell
-    that all is done."""
+    that all is done. With --console it goes on until Ctrl-C."""
     listen: bool = False
     """Stay when all is done, and obey what is typed; a terminal's lines are heard in any case."""
+    console: bool = False
+    """Serve a page that shows the run and takes instructions, knobs and a stop (docs/console.md)."""
+    bind: str = page.BIND
+    """Where the page is served, HOST:PORT; places that other machines reach need --token."""
+    token: bool = False
+    """Let in only those whose address has the random token that is printed."""
+    record: Path | None = None
+    """With --console: a button that records episodes into this folder (docs/recording.md)."""
     join: str | None = None
     """How chunks are joined: naive, hold, ensemble, rtc; by default rtc where the policy can, else naive."""
     deadline: float | None = None
@@ -211,15 +226,18 @@ class Command:
         robot = make_robot(self.robot, **robot_options(self.port, self.calibration, self.options))
         link = {"robot": self.name or robot.spec.name, "frames": self.frames, "keys": self.keys}
         # The robot is entered last and so made safe first.
-        at = policy_at(self.policy, self.threads, self.engine, self.think, **link)
-        with interruptible() as pressed, at as policy:
+        with (
+            interruptible() as pressed,
+            policy_at(self.policy, self.threads, self.engine, self.think, **link) as policy,
+            self._page() as shown,
+        ):
             check_match(policy.spec, robot.spec)
             if hasattr(robot, "fit"):  # cameras whose frames are made as large as the policy wants them
                 robot.fit(policy.spec.cameras)
             joining.make(self.join, policy.spec)
             with pressed.through(robot):
                 words = self._words(robot, policy)
-                result, budget, limit = self._obey(robot, policy, words, pressed)
+                result, budget, limit = self._obey(robot, policy, words, pressed, shown)
             self._report(result, budget, limit, words)
         if result.reason == "done" and words.failed:
             return 1
@@ -230,18 +248,37 @@ class Command:
         known = skills.find(policy.spec.name)
         advisor = None if self.planner is None else Advisor(self.planner, known)
         words = Words(known, robot=robot.spec, advisor=advisor)
+        if not self.text:
+            return words
         said = words.hear(self.text, 0.0)
-        if not (words.plan or words.thinking or self.listen or self.voice):
+        if not (words.plan or words.thinking or self.listen or self.voice or self.console):
             raise TaktError(said)
         return words
 
+    @contextmanager
+    def _page(self) -> Iterator[Shown | None]:
+        """The console, if one is wanted; it is there before the robot is."""
+        if not self.console:
+            yield None
+            return
+        with ExitStack() as stack:
+            recorder = None
+            if self.record is not None:
+                recorder = stack.enter_context(Recorder(self.record, self.rate, complain))
+            shown = stack.enter_context(page.opened(self.bind, self.token))
+            print(f"the page: {shown[1]}   (Ctrl-C ends)", flush=True)
+            yield (*shown, recorder)
+
     def _check(self) -> None:
-        if not self.text.strip() and not self.voice:
+        if not self.text.strip() and (self.text or not (self.console or self.listen or self.voice)):
             raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
+        page.check_place(self.bind, self.token)
         if not (1 <= self.rate <= 1000 and 0 < self.seconds < float("inf")):
             raise TaktError("--rate is from 1 to 1000, --seconds above 0 and finite")
         if self.keys is not None and "://" not in self.policy:
             raise TaktError("--keys is for a server at an address; a policy started here is private as it is")
+        if self.record is not None and not self.console:
+            raise TaktError("--record is a button of the page: give --console as well, or see takt record")
         engines.parse(self.engine)
         if self.engine != engines.DEFAULT and is_address(self.policy):
             raise TaktError(
@@ -257,16 +294,25 @@ class Command:
                 raise TaktError(f"--{name.replace('_', '-')} is in seconds, above 0 and finite")
 
     def _obey(
-        self, robot: Robot, policy: RemotePolicy, words: Words, pressed: Callable[[], bool]
+        self,
+        robot: Robot,
+        policy: RemotePolicy,
+        words: Words,
+        pressed: Callable[[], bool],
+        shown: Shown | None = None,
     ) -> tuple[loop.LoopResult, Budget, dict[str, float]]:
         # The first inference allocates and reads the words: before the loop it costs no beat.
         policy.infer(replace(robot.read(), instruction=words.plan[0].text if words.plan else self.text))
         policy.reset(0)
         clock, budget, guard = MonotonicClock(), Budget(), Guard(robot.spec)
         period = 1.0 / self.rate
+        link = DelayedLink(policy, clock)
         planner = Planner(
-            policy.spec, policy, max_age=self.max_age, join=self.join, period=period, deadline=self.deadline
+            policy.spec, link, max_age=self.max_age, join=self.join, period=period, deadline=self.deadline
         )
+        live = None if shown is None else self._live(shown, link, robot)
+        if live is not None:
+            live.begin(robot, words, planner, guard, budget)
         with ExitStack() as stack:
             if self.realtime:
                 print(line(stack.enter_context(real_time(self.core))), flush=True)
@@ -275,17 +321,30 @@ class Command:
             typed = Typed() if self.listen or sys.stdin.isatty() else None
             ears = None if self.voice is None else stack.enter_context(Ears(self.voice, policy.spec.name))
             sources = tuple(source for source in (typed, ears) if source is not None)
-            stays = self._stays(typed, ears)
-            over = Conversation(words, self.seconds, clock.now(), tuple(s.poll for s in sources), stays)
+            seconds, stays = self.seconds if live is None else float("inf"), self._stays(typed, ears)
+            over = Conversation(words, seconds, clock.now(), tuple(s.poll for s in sources), stays)
+            until = over if live is None else live.beside(over)
             ticker = Ticker(clock, period)
             result = loop.run(
-                robot, planner, ticker, budget, words, guard, over, interrupted=pressed, settle=True
-            )
+                robot, planner, ticker, budget, words, guard, until,
+                on_tick=None if live is None else live.on_tick, interrupted=pressed, settle=True,
+            )  # fmt: skip
         return result, budget, limits(policy.spec, period, planner.replan)
 
     def _stays(self, typed: Typed | None, ears: Ears | None) -> Callable[[], bool]:
         """Whether there may be more to hear when all is done."""
-        return lambda: (self.listen and typed is not None and typed.open) or (ears is not None and ears.open)
+
+        def more() -> bool:
+            asked = self.listen and typed is not None and typed.open
+            return self.console or asked or (ears is not None and ears.open)
+
+        return more
+
+    def _live(self, shown: Shown, link: DelayedLink, robot: Robot) -> Live:
+        feed, _, folder, recorder = shown
+        about = {"robot": self.robot, "policy": self.policy, "rate": self.rate}
+        button = None if recorder is None else Button(recorder, robot.spec, about)
+        return Live(feed, folder, about, link, button=button)
 
     def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float], words: Words) -> None:
         console = Console()
@@ -299,6 +358,11 @@ class Command:
             self.json.write_text(json.dumps(data, indent=2) + "\n")
         if self.trace is not None:
             trace.write(self.trace, budget, about)
+
+
+def complain(line: str) -> None:
+    """A line for people that must not be taken for a result."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def told(result: loop.LoopResult) -> str:

@@ -16,41 +16,55 @@ from runtime import loop, skills
 from runtime.budget import Budget, limits, table
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
+from runtime.console import BIND, check_place
 from runtime.guard import Guard
 from runtime.instruct import Words
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import without_collections
-from runtime.run import interruptible, policy_at
+from runtime.recorder import Recorder
+from runtime.run import complain, interruptible, policy_at, told
 from runtime.typed import Conversation, Typed
 from runtime.voice import Ears
+from sim import live
 from sim.evaluate import SHIPPED
 from sim.robot import TabletopRobot
 from sim.tabletop import goals
 from sim.tabletop.goals import Judge
-from sim.tabletop.suite import SUITE
+from sim.tabletop.suite import SUITE, Scenario
 from sim.video import film
 from vla.contract import Observation, TaktError, check_match
 
 RATE = 30.0  # ticks a second
+INSTRUCTION = "put the red cube in the blue bowl"
 
 
 @dataclass
 class Command:
-    """One instruction on the simulated tabletop, in real time, filmed."""
+    """The simulated tabletop in real time: on a page where people say what is to be done, or filmed."""
 
-    instruction: str = "put the red cube in the blue bowl"
-    """What the arm is told."""
+    instruction: str = ""
+    """What the arm is told at once; without a page by default "put the red cube in the blue bowl"."""
     headless: bool = False
-    """One instruction, then exit: what this version always does, for scripts that will outlive it."""
+    """No page: one instruction, filmed, then exit."""
     policy: str = str(SHIPPED)
     """A bundle's folder, or the address of a server: tcp://HOST:PORT."""
+    other: tuple[str, ...] = ()
+    """Further policies, to be chosen on the page: a bundle of another precision, a server's address."""
     seed: int = 1
     """Which table."""
+    bind: str = BIND
+    """Where the page is served, HOST:PORT; places that other machines reach need --token."""
+    token: bool = False
+    """Let in only those whose address has the random token that is printed."""
+    realtime: bool = False
+    """With a page: ask for SCHED_FIFO, locked memory and a core of its own, and say what was granted."""
+    record: Path | None = None
+    """With a page: a button that records episodes into this folder (docs/recording.md)."""
     seconds: float = 15.0
-    """Give up after this long, for each thing that is to be done."""
+    """Without a page: give up after this long, for each thing that is to be done."""
     video: Path = Path("out/demo.mp4")
-    """Where the film goes."""
+    """Without a page: where the film goes."""
     voice: str | None = None
     """Hear what is spoken as well: microphone, or FILE.wav; a terminal's lines are heard in any case."""
     threads: int = 1
@@ -59,13 +73,56 @@ class Command:
     """Where to write the result."""
 
     def run(self) -> int:
-        if not self.instruction.strip():
-            raise TaktError('the instruction is empty; try "put the red cube in the blue bowl"')
+        if self.instruction and not self.instruction.strip():
+            raise TaktError(f'the instruction is empty; try "{INSTRUCTION}"')
         if not 0 < self.seconds < float("inf") or not 0 <= self.seed < 2**62:
             raise TaktError("--seconds is above 0 and finite, --seed from 0 to 2^62")
         if self.video.suffix != ".mp4":
             raise TaktError(f"--video {self.video}: a film's name ends in .mp4")
-        asked = goals.laid(self.instruction, self.seed)
+        check_place(self.bind, self.token)
+        asked = goals.laid(self.instruction or INSTRUCTION, self.seed)
+        return self._film(asked) if self.headless else self._page(live.scenario(asked))
+
+    def _page(self, scenario: Scenario) -> int:
+        robot = SUITE.robot(MonotonicClock())
+        with ExitStack() as stack:
+            pressed = stack.enter_context(interruptible())
+            policies: dict[str, RemotePolicy] = {}
+            for place in (self.policy, *self.other):
+                policy = stack.enter_context(policy_at(place, self.threads))
+                check_match(policy.spec, robot.spec)
+                label = Path(place).name if "://" not in place else place
+                policies[label if label not in policies else place] = policy
+            recorder = None
+            if self.record is not None:
+                recorder = stack.enter_context(Recorder(self.record, RATE, complain))
+            stack.enter_context(pressed.through(robot))
+            scenario.lay(robot)
+            for policy in policies.values():
+                # The first inference allocates and reads the words: before the loop it costs no beat.
+                policy.infer(replace(robot.read(), instruction=scenario.instruction))
+                policy.reset(scenario.seed)
+            text = self.instruction.strip()
+            result, budget = live.serve(
+                robot,
+                policies,
+                scenario,
+                text,
+                pressed,
+                RATE,
+                self.bind,
+                self.token,
+                self.realtime,
+                recorder,
+                self.voice,
+            )
+        print(f"\n{told(result)}")
+        if self.json:
+            data = {"machine": machine(), "loop": result.to_json(), "latency_ms": budget.to_json()}
+            self.json.write_text(jsonlib.dumps(data, indent=1) + "\n")
+        return 0
+
+    def _film(self, asked: goals.Sequel) -> int:
         clock = MonotonicClock()
         robot = SUITE.robot(clock)
         with (
@@ -74,14 +131,15 @@ class Command:
             pressed.through(robot),
         ):
             check_match(policy.spec, robot.spec)
-            print(f'"{self.instruction}"', flush=True)
+            print(f'"{asked.text}"', flush=True)
             result, goal, budget, states = obey(robot, policy, asked, self.seconds, pressed, self.voice)
             if pressed():
                 print("interrupted")
                 return 130
             self._print(result, goal, budget, limits(policy.spec, 1.0 / RATE, policy.spec.replan))
             if self.json:
-                self.json.write_text(jsonlib.dumps(self._report(result, goal, budget), indent=1) + "\n")
+                data = self._report(asked, result, goal, budget)
+                self.json.write_text(jsonlib.dumps(data, indent=1) + "\n")
             film(robot.world, states, self.video, round(RATE))
         print(f"video: {self.video.resolve()}")
         return 0 if goal.reached else 1
@@ -99,9 +157,11 @@ class Command:
         closest = f"the closest two {1e3 * result.closest:.1f} ms apart"
         print(f"held for {result.held} of {result.ticks} ticks, {result.skipped} skipped, {closest}")
 
-    def _report(self, result: loop.LoopResult, goal: Whole, budget: Budget) -> dict[str, Any]:
+    def _report(
+        self, asked: goals.Sequel, result: loop.LoopResult, goal: Whole, budget: Budget
+    ) -> dict[str, Any]:
         return {
-            "instruction": self.instruction,
+            "instruction": asked.text,
             "seed": self.seed,
             "success": goal.reached,
             "machine": machine(),

@@ -7,11 +7,13 @@ command. With a simulated clock that is lockstep; with the machine's clock it is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from runtime import so101
 from runtime.clock import Clock, MonotonicClock
+from sim.gl import mujoco
 from sim.tabletop import tasks
 from sim.tabletop.meaning import Task
 from sim.tabletop.scene import TIMESTEP
@@ -48,10 +50,15 @@ def spec() -> RobotSpec:
 
 
 class TabletopRobot:
-    """An SO-101-like arm at a table of things to take, bowls and zones."""
+    """An SO-101-like arm at a table of things to take, bowls and zones.
+
+    Attributes:
+        laid: how often a table was laid, which repaints the model.
+    """
 
     def __init__(self, world: World, clock: Clock) -> None:
         self.world, self.clock = world, clock
+        self.laid = 0
         self._time: float | None = None
 
     @property
@@ -62,6 +69,15 @@ class TabletopRobot:
         """Lay the table anew and ask for `task`; its time starts at the next read."""
         self.world.reset(layout, task)
         self._time = None
+        self.laid += 1
+
+    def save_model(self, path: Path) -> None:
+        """For those who look at it from all sides; see `physics`."""
+        mujoco.mj_saveModel(self.world.model, str(path), None)
+
+    def physics(self) -> np.ndarray:
+        """The state that belongs to the saved model, float64."""
+        return self.world.save()
 
     def read(self) -> Observation:
         now = self.clock.now()

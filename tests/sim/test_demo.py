@@ -73,7 +73,7 @@ def test_what_cannot_be_shown_is_one_line(
 ) -> None:
     folder = fakes.write_bundle(tmp_path / "bundle", fakes.arm_spec())
     video = tmp_path / "demo.mp4"
-    assert frontdoor.main(["demo", "--policy", str(folder), "--video", str(video), *flags]) == 1
+    assert frontdoor.main(["demo", "--headless", "--policy", str(folder), "--video", str(video), *flags]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("takt: ")
     assert said in line
@@ -105,7 +105,9 @@ def test_a_demo_that_fails_says_so_films_it_and_leaves_nothing(
     before, video, out = children(), tmp_path / "new/demo.mp4", tmp_path / "out.json"
     flags = ["--policy", str(folder), "--seconds", "1", "--video", str(video), "--json", str(out)]
     started = time.monotonic()
-    status = frontdoor.main(["demo", "--instruction", "put the green cube in the yellow bowl", *flags])
+    status = frontdoor.main(
+        ["demo", "--headless", "--instruction", "put the green cube in the yellow bowl", *flags]
+    )
     said = capsys.readouterr().out
     assert status == 1
     assert "NO success within 1 s" in said

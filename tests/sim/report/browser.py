@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -38,13 +39,14 @@ class Browser:
             [CHROMIUM, *FLAGS, f"--user-data-dir={home}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: os.nice(15),
         )
         port = home / "DevToolsActivePort"
         while not (port.is_file() and port.read_text().count("\n")):
             assert self._process.poll() is None, "chromium does not start here"
             time.sleep(0.05)
         number, path = port.read_text().split("\n")[:2]
-        self._socket = connect(f"ws://127.0.0.1:{number}{path}", max_size=None)
+        self._socket = connect(f"ws://127.0.0.1:{number}{path}", max_size=None, ping_interval=None)
         page = next(t for t in self("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self._session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
@@ -84,7 +86,10 @@ class Browser:
             self.complaints.append(params["entry"]["text"])
 
     def open(self, path: Path) -> None:
-        self("Page.navigate", url=path.resolve().as_uri())
+        self.visit(path.resolve().as_uri())
+
+    def visit(self, url: str) -> None:
+        self("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
