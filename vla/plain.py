@@ -163,6 +163,7 @@ class Block(nn.Module):
 class Plain(nn.Module):
     state_mean: Tensor
     state_std: Tensor
+    later_std: Tensor
     action_mean: Tensor
     action_std: Tensor
     start: Tensor
@@ -189,6 +190,7 @@ class Plain(nn.Module):
         # Normalisation, measured on the data; saved with the weights.
         self.register_buffer("state_mean", torch.zeros(states))
         self.register_buffer("state_std", torch.ones(states))
+        self.register_buffer("later_std", torch.ones(len(c.later) + 1, states))
         self.register_buffer("action_mean", torch.zeros(c.rows, actions))
         self.register_buffer("action_std", torch.ones(c.rows, actions))
         # Which of the state's numbers a target is predicted from: the one of its name.

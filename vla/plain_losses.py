@@ -28,8 +28,8 @@ def loss(
     cond = model.understand(batch["frames"], state, batch["sentence"])
     target = model.normalise(batch["chunk"], model.origin(state))
     flow = flow_loss(model, cond, target, batch["valid"], draws, generator, share)
-    # From where it is now: what is small is as important as what is far.
-    truth = (batch["later"] - state[:, None]) / model.state_std
+    # From where it is now, each time ahead by its own measure.
+    truth = (batch["later"] - state[:, None]) / model.later_std
     later = F.smooth_l1_loss(model.later(cond).reshape(truth.shape), truth, beta=0.1)
     return {"flow": flow, "later": later, "total": flow + LATER * later}
 

@@ -183,6 +183,7 @@ def measure(model: plain.Plain, frames: Frames) -> None:
     spread = frames.state.std(0, correction=0)
     model.state_mean.copy_(frames.state.mean(0))
     model.state_std.copy_(_floor(spread))
+    model.later_std.copy_(_floor((frames.later - frames.state[:, None]).square().mean(0).sqrt()))
     offset = frames.chunk - model.origin(frames.state)[:, None]
     kept = offset[frames.valid > 0]
     # Steps of one kind whenever they come; targets lie the farther the later they are.
@@ -195,8 +196,9 @@ def measure(model: plain.Plain, frames: Frames) -> None:
 
 
 def _floor(spread: Tensor) -> Tensor:
-    """What hardly moves is not blown up: nothing below a hundredth of the largest, nor 0."""
-    return spread.clamp(min=max(float(spread.max()) * 0.01, 1e-6))
+    """What hardly moves is not blown up: nothing below a hundredth of the largest; 1 where nothing moves."""
+    largest = float(spread.max())
+    return spread.clamp(min=largest * 0.01) if largest > 1e-9 else torch.ones_like(spread)
 
 
 class Trainer(Loop):
@@ -254,11 +256,16 @@ def load(folder: Path) -> plain.Plain:
 def _check(options: Flags) -> None:
     if not (0 <= options.augment <= 4 and 0.25 <= options.width <= 4):
         raise TaktError("--augment is from 0 to 4, --width from 0.25 to 4")
-    if (options.every or 1) < 1 or not 1 <= (options.rows or 2) <= 1000:
+    every, rows = _or(options.every, 1), _or(options.rows, 1)
+    if every < 1 or not 1 <= rows <= 1000:
         raise TaktError("--every is at least 1, --rows from 1 to 1000")
-    size = options.image_size or 128
+    size = _or(options.image_size, 128)
     if not 16 <= size <= 512 or size % 8:
         raise TaktError("--image-size is from 16 to 512 and a multiple of 8")
+
+
+def _or(given: int | None, default: int) -> int:
+    return default if given is None else given
 
 
 def _split(text: str) -> list[str]:
