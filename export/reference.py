@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from runtime.bundle import Bundle
-from vla import train, train_data
+from vla import plain_train, train, train_data
 from vla.contract import TaktError
+from vla.plain_policy import PlainPolicy
 from vla.policy import TorchPolicy, reader
 
 
@@ -33,3 +34,21 @@ def nano(place: Path, bundle: Bundle, threads: int) -> TorchPolicy:
     words = reader(train_data.encoder_folder(None), bundle.words_length, c.encoder)
     beta = float(bundle.policy["sampler"].get("beta", 5.0))
     return TorchPolicy(model, spec, words, bundle.steps, bundle.noise, beta=beta)
+
+
+def plain(place: Path, bundle: Bundle, threads: int) -> PlainPolicy:
+    """A plain checkpoint with the spec and the sampler of a bundle that was made from it.
+
+    Args:
+        threads: of torch, in the whole process.
+
+    Raises:
+        TaktError: it cannot be read, or the bundle is another's.
+    """
+    torch.set_num_threads(threads)
+    model, spec = plain_train.load(place), bundle.spec
+    ours = model.config.spec(spec.replan, spec.joining)
+    if ours != spec:
+        raise TaktError(f"{bundle.path} was not made from {place}: {spec} against {ours}")
+    words = reader(train_data.encoder_folder(None), bundle.words_length, model.config.encoder)
+    return PlainPolicy(model, spec, words, bundle.steps, bundle.noise)

@@ -9,14 +9,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from export import act_graphs, expert_graphs, nano_graphs
+from export import act_graphs, expert_graphs, nano_graphs, plain_graphs
 from export.graph import Part, denoise
 from export.nano_graphs import Joining
 from runtime.policies import kind_of
-from vla import checkpoint, fold, nano, train, train_data
+from vla import checkpoint, fold, nano, plain_train, train, train_data
 from vla.contract import PolicySpec, TaktError
 
-STEPS = 4  # of nano's sampler
+STEPS = 4  # of nano's sampler, and of plain's
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def read(place: Path, wanted: Wanted) -> Source:
     """
     if kind_of(place) == "nano":
         return _nano(place, wanted)
+    if kind_of(place) == "plain":
+        return _plain(place, wanted)
     return _folder(place, wanted)
 
 
@@ -95,6 +97,33 @@ def _nano(place: Path, wanted: Wanted) -> Source:
         sampler={"steps": steps} | ({"beta": wanted.beta} if guided else {}),
         words_length=wanted.words_length,
         encoder=model.config.encoder,
+        model=model,
+    )
+
+
+def _plain(place: Path, wanted: Wanted) -> Source:
+    if wanted.frames is not None or wanted.critic:
+        raise TaktError("--frames and --critic are not for a plain policy: it has one size and no critic")
+    model = plain_train.load(place).eval()
+    c = model.config
+    joining = wanted.joining or ("prefix" if c.committed else "none")
+    if joining == "guided" or (joining == "prefix" and not c.committed):
+        raise TaktError(
+            f"{place} cannot join chunks by {joining!r}: --joining none, or prefix where it was trained"
+        )
+    parts = [plain_graphs.prefix(model, wanted.words_length), plain_graphs.step(model)]
+    steps = wanted.steps or STEPS
+    if wanted.fused:
+        parts.append(denoise(parts[1], steps))
+    replan = wanted.replan or max(1, c.rows // 2) * c.dt
+    return Source(
+        kind="plain",
+        spec=c.spec(replan, joining),
+        parts=parts,
+        reads="graph",
+        sampler={"steps": steps},
+        words_length=wanted.words_length,
+        encoder=c.encoder,
         model=model,
     )
 

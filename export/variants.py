@@ -143,10 +143,11 @@ def _work(pipe: Any, variant: Variant, parent: int) -> None:
 def opened(variant: Variant) -> Policy:
     """The policy of a variant."""
     place = Path(variant.place)
-    if kind_of(place) == "nano":
+    if kind_of(place) in ("nano", "plain"):
         from export import reference  # torch, which a bundle does without
 
-        return reference.nano(place, bundle.load(Path(variant.like)), variant.threads)
+        made = reference.nano if kind_of(place) == "nano" else reference.plain
+        return made(place, bundle.load(Path(variant.like)), variant.threads)
     return open_policy(variant.place, variant.threads, variant.engine)
 
 

@@ -221,8 +221,10 @@ def _open(place: str, threads: int, device: str) -> CheckpointPolicy:
         raise TaktError(f"torch {torch.__version__} sees no GPU here: leave --engine cuda out")
     read = found(place)
     torch.set_num_threads(threads)
-    if read.kind == "nano":
-        raise TaktError(f"{place} is a nano checkpoint: make a bundle of it first, takt export {place} OUT")
+    if read.kind in ("nano", "plain"):
+        raise TaktError(
+            f"{place} is a {read.kind} checkpoint: make a bundle of it first, takt export {place} OUT"
+        )
     if read.kind not in MAKERS:
         raise TaktError(f"{place} is a policy of type {read.kind!r}; known: {', '.join(sorted(MAKERS))}")
     dtype = str(read.extra.get("dtype", "float32"))

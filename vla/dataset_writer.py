@@ -18,6 +18,7 @@ from vla.dataset_media import VideoFiles
 from vla.dataset_reader import Dataset
 from vla.dataset_stats import STATISTICS, Stats, array_stats, combine_stats, picture_stats
 
+BODY = Path("meta/takt.json")  # what the actions are (vla/dataset_body.py)
 Extra = Mapping[str, float | int | bool | str]
 
 # Rows of the episode table kept in memory before they are written.
@@ -293,6 +294,9 @@ def merge(sources: Sequence[Path], out: Path) -> None:
     with Writer(out, first.fps, features, first.robot_type) as writer:
         for shard in shards:
             writer.copy(shard)
+    said = {(shard.root / BODY).read_text() for shard in shards if (shard.root / BODY).is_file()}
+    if len(said) == 1:
+        (out / BODY).write_text(said.pop())
 
 
 def _episode_tasks(data: Dataset) -> Iterator[list[str]]:

@@ -8,9 +8,7 @@ often enough to lose little.
 from __future__ import annotations
 
 import json as jsonlib
-import math
 import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,15 +18,16 @@ import numpy as np
 import torch
 import tyro
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vla import nano, nano_losses
+from vla import nano, nano_losses, plain_train
 from vla.contract import TaktError
 from vla.possible import given, missing
 from vla.train_data import COLUMNS, COMMITTED, LOOKS, Frames, encoder_folder, read
-
-RESUME = "resume.safetensors"
+from vla.training import RESUME, Loop
+from vla.training import schedule as schedule
+from vla.training import weighted as _weighted
 
 
 def measure(model: nano.Nano, frames: Frames) -> None:
@@ -49,8 +48,8 @@ def measure(model: nano.Nano, frames: Frames) -> None:
 
 
 @dataclass
-class Command:
-    """Train the nano policy on data sets."""
+class Command(plain_train.Options):
+    """Train a policy on data sets: nano on the tabletop's, plain on anybody's demonstrations."""
 
     out: Annotated[Path, tyro.conf.Positional]
     """Folder of the checkpoint; training goes on where an interrupted run of the same command stopped."""
@@ -69,7 +68,7 @@ class Command:
     seed: int = 0
     """Seed of weights, batches and noise."""
     committed: int | None = None
-    """Most rows of a committed prefix, 1 and up (default: as the checkpoint of --init, else 8)."""
+    """Most rows of a committed prefix (default: as that of --init, else nano's 8, plain's half a chunk)."""
     commit_share: float = 0.3
     """Share of the noise draws that get a committed prefix."""
     only: Literal["all", "head", "possible"] = "all"
@@ -77,9 +76,9 @@ class Command:
     aux: bool = True
     """Teach the prefix what only a simulator knows: pixels and positions of things."""
     rows: int | None = None
-    """Rows a chunk: the first ones of the data's (default: all 12)."""
+    """Rows a chunk: the first ones of nano's data (default: all 12); for plain a second's, 8 to 20."""
     image_size: int | None = None
-    """Side of a camera's frames, pixels; larger ones are made smaller (default: 96)."""
+    """Side of a camera's frames, pixels; larger ones are made smaller (default: nano's 96, plain's 128)."""
     text: Literal["minilm", "bag"] = "minilm"
     """What reads the words: the sentence encoder, or, to see what it is worth, a random vector a token."""
     threads: int = 2
@@ -111,15 +110,35 @@ class Command:
         finished = (self.out / "model.safetensors").is_file() and not (self.out / RESUME).is_file()
         if finished or self.out.is_file():
             raise TaktError(f"{self.out} is there and finished; choose a new folder, or --init {self.out}")
+        if self._plain(folders[0][0]):
+            log = plain_train.train(self)
+        else:
+            log = self._nano(folders)
+        if self.json:
+            self.json.write_text(jsonlib.dumps(log, indent=1))
+        return 0
+
+    def _plain(self, first: Path) -> bool:
+        """Whether the plain policy is trained: on data without an expert's labels, or further.
+
+        Raises:
+            TaktError: flags of the other one were given.
+        """
+        plain = plain_train.fits(first) if self.only == "all" else False
+        given = [name for name, value in vars(plain_train.Options()).items() if getattr(self, name) != value]
+        if not plain and given:
+            raise TaktError(f"--{given[0]} is for demonstrations without an expert's labels")
+        if plain and (not self.aux or self.text != "minilm"):
+            raise TaktError(f"{first} has no labels of an expert's: --no-aux and --text are for such data")
+        return plain
+
+    def _nano(self, folders: list[tuple[Path, float]]) -> list[dict[str, float]]:
         model = self._model()
         columns = LOOKS if self.only == "possible" else (*COLUMNS, COMMITTED)
         frames = read(folders, model.config, encoder_folder(self.encoder), columns)
         if self.init is None:
             measure(model, frames)
-        log = Trainer(self, model, frames).run()
-        if self.json:
-            self.json.write_text(jsonlib.dumps(log, indent=1))
-        return 0
+        return Trainer(self, model, frames).run()
 
     def _model(self) -> nano.Nano:
         """The checkpoint of --init, or a new model of the sizes asked for."""
@@ -182,73 +201,25 @@ def asked(model: nano.Nano, frames: Frames, draws: int, seed: int, batch: int = 
     return torch.cat(out, 1)
 
 
-class Trainer:
-    """The loop: AdamW, cosine with warm-up, an exponential average of the weights."""
+class Trainer(Loop):
+    """What the loop is given to learn of the nano policy, or of a part of it."""
 
     def __init__(self, options: Command, model: nano.Nano, frames: Frames) -> None:
         self.o, self.model, self.frames = options, model, frames
-        self.average = {k: v.clone() for k, v in model.state_dict().items()}
         # With the rest left as it is, what a part is given for a frame is always the same.
         self.cond = features(model, frames) if options.only == "head" else None
         self.asked = asked(model, frames, options.draws, options.seed) if options.only == "possible" else None
         parts: dict[str, Callable[[], Iterable[nn.Parameter]]] = {
             "head": model.head, "possible": model.possible.parameters, "all": model.parameters
         }  # fmt: skip
-        trained = list(parts[options.only]())
-        model.requires_grad_(False)
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        self.optimiser = torch.optim.AdamW(trained, lr=options.rate, weight_decay=1e-3, fused=True)
-        self.step = 0
-        self.log: list[dict[str, float]] = []
-        self.p = frames.weight / frames.weight.sum()
+        super().__init__(options, model, list(parts[options.only]()), frames.weight)
         losses: dict[str, Callable[..., Any]] = {
             "head": nano_losses.flow_loss, "possible": nano_losses.possible, "all": nano_losses.loss
         }  # fmt: skip
         loss = losses[options.only]
         self.loss = torch.compile(loss) if options.compile else loss
 
-    def run(self) -> list[dict[str, float]]:
-        self._resume()
-        started, first = time.monotonic(), self.step
-        sums: dict[str, float] = {}
-        since = 0
-        while self.step < self.o.steps:
-            losses = self._update()
-            since += 1
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
-            if self.step % 200 == 0 or self.step == self.o.steps:
-                pace = (self.step - first) * self.o.batch / (time.monotonic() - started)
-                row = {k: v / since for k, v in sums.items()} | {"step": self.step, "frames_per_s": pace}
-                print(" ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
-                self.log.append(row)
-                sums, since = {}, 0
-            if self.step % 1000 == 0:
-                self._save()
-        self._save()
-        (self.o.out / RESUME).unlink(missing_ok=True)
-        return self.log
-
-    def _update(self) -> dict[str, Tensor]:
-        # Batch and noise are functions of (seed, step): a resumed run sees what an unbroken one would.
-        rng = np.random.default_rng([self.o.seed, self.step])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        index = rng.choice(len(self.p), self.o.batch, p=self.p)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.o.rate * schedule(self.step, self.o.steps)
-        losses = self._losses(index, rng, generator)
-        self.optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        torch.nn.utils.clip_grad_norm_(self.optimiser.param_groups[0]["params"], 1.0, foreach=True)
-        self.optimiser.step()
-        self.step += 1
-        keep = min(0.998, self.step / (self.step + 20))
-        now = self.model.state_dict()
-        torch._foreach_lerp_([self.average[name] for name in now], list(now.values()), 1 - keep)
-        return losses
-
-    def _losses(
+    def losses(
         self, index: np.ndarray, rng: np.random.Generator, generator: torch.Generator
     ) -> dict[str, Tensor]:
         if self.asked is not None:
@@ -270,20 +241,10 @@ class Trainer:
         flow = self.loss(self.model, self.cond[rows], target, columns[COMMITTED][rows], *rest)
         return {"flow": flow, "total": flow}
 
-    def _save(self) -> None:
-        self.o.out.mkdir(parents=True, exist_ok=True)
-        config = {"type": "nano", **self.model.config.to_json()}
-        (self.o.out / "config.json").write_text(jsonlib.dumps(config, indent=1))
-        _write(self.average, self.o.out / "model.safetensors")
-        (self.o.out / "training.json").write_text(jsonlib.dumps(self._provenance(), indent=1))
-        slots = self.optimiser.state_dict()["state"]
-        state = {f"optimiser.{i}.{k}": v for i, slot in slots.items() for k, v in slot.items()}
-        state |= {f"average.{k}": v for k, v in self.average.items()}
-        state |= {f"model.{k}": v.clone() for k, v in self.model.state_dict().items()}
-        state["step"] = torch.tensor(self.step)
-        _write(state, self.o.out / RESUME)
+    def config(self) -> dict[str, Any]:
+        return {"type": "nano", **self.model.config.to_json()}
 
-    def _provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What made these weights; goes with them into a bundle."""
         o = self.o
         names = [f"{Path(path).name}:{weight:g}" for path, weight in map(_weighted, o.data)]
@@ -294,42 +255,6 @@ class Trainer:
         start |= {"aux": o.aux, "rows": self.model.config.rows, "image_size": self.model.config.size}
         start |= {} if self.model.config.encoder == "minilm" else {"text": self.model.config.encoder}
         return start | ({"only": o.only} if o.only != "all" else {})
-
-    def _resume(self) -> None:
-        path = self.o.out / RESUME
-        if not path.is_file():
-            return
-        before = jsonlib.loads((self.o.out / "training.json").read_text())
-        differ = [k for k, v in self._provenance().items() if before.get(k) != v]
-        if differ:
-            raise TaktError(
-                f"{self.o.out} was begun with another {', '.join(differ)}; repeat that command or choose "
-                "a new folder"
-            )
-        state = load_file(path)
-        self.step = int(state.pop("step"))
-        self.model.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("model.")})
-        self.average = {k[8:]: v for k, v in state.items() if k.startswith("average.")}
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            if name.startswith("optimiser."):
-                _, i, key = name.split(".")
-                slots.setdefault(int(i), {})[key] = value
-        whole = self.optimiser.state_dict()
-        self.optimiser.load_state_dict({**whole, "state": slots})
-        print(f"resuming {self.o.out} at step {self.step}")
-
-
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a file that is either whole or not there."""
-    part = path.with_suffix(".part")
-    save_file(tensors, part)
-    part.replace(path)
-
-
-def schedule(step: int, steps: int) -> float:
-    """Warm-up over 200 steps, then a cosine to zero; 0 .. 1."""
-    return min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def load(folder: Path) -> nano.Nano:
@@ -358,16 +283,3 @@ def load(folder: Path) -> nano.Nano:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _weighted(text: str) -> tuple[Path, float]:
-    path, _, weight = text.rpartition(":")
-    try:
-        number = float(weight)
-    except ValueError:
-        return Path(text), 1.0
-    if not path:  # a folder with a number for its name
-        return Path(text), 1.0
-    if not (math.isfinite(number) and number > 0):
-        raise TaktError(f"--data {text}: a weight is a positive number")
-    return Path(path), number

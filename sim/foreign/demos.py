@@ -12,6 +12,7 @@ from runtime.clock import SimulatedClock
 from sim.foreign.process import HostError
 from sim.foreign.robot import ForeignRobot
 from sim.foreign.suite import Scenario
+from vla import dataset_body
 from vla.contract import CameraSpec, RobotSpec, TaktError
 from vla.dataset import Feature, Writer
 
@@ -82,6 +83,7 @@ def _write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int) ->
                 if columns is not None:
                     writer.add_episode(scenario.instruction, columns, {"success": True, "seed": seed})
                     left[scenario.task] -= 1
+    dataset_body.write(out, robot.spec.actions)
     short = [task for task, missing in left.items() if missing]
     if short:
         raise TaktError(f"the expert failed too often at {', '.join(short)}: leave it out with --tasks")

@@ -193,6 +193,7 @@ def test_any_number_of_workers_plays_the_same_episodes(
 @pytest.mark.slow
 def test_demonstrations_are_the_experts_successes_whatever_the_number_of_processes(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
+    from vla import dataset_body
     from vla.dataset import Dataset
 
     found = []
@@ -205,6 +206,8 @@ def test_demonstrations_are_the_experts_successes_whatever_the_number_of_process
         assert sorted(data.tasks) == ["push the drawer shut", "reach the goal position"]
         assert len(data.episodes) == 2 and all(e["success"] for e in data.episodes)
         assert {e["seed"] % 50 for e in data.episodes} == {17, 40}  # of drawer-close and reach
+        body = dataset_body.read(data, dataset_body.Told())  # nobody has to say what its actions are
+        assert body.actions == MetaWorld("plain").spec().actions
     one, two = (data.columns(["observation.state", "action"]) for data in found)
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])

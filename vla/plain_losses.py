@@ -1,0 +1,85 @@
+"""What the plain policy (plain.py) is taught: the chunk that was driven, and where the state went later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vla.plain import Plain
+
+LATER = 0.5  # how much of the loss is of the states to come
+
+
+def loss(
+    model: Plain, batch: dict[str, Any], draws: int, generator: torch.Generator, share: float
+) -> dict[str, Tensor]:
+    """Losses of one batch by name; what is minimised is under "total".
+
+    Args:
+        batch: frames, state (B, S), sentence (B, words), chunk (B, H, A) and later (B, F, S), physical,
+            valid (B, H), 0 where a row lies behind the episode's end.
+        draws: how many (noise, tau) draws share one look at the frames.
+        share: of the draws that get a committed prefix of the chunk's own.
+    """
+    state = batch["state"]
+    cond = model.understand(batch["frames"], state, batch["sentence"])
+    target = model.normalise(batch["chunk"], model.origin(state))
+    flow = flow_loss(model, cond, target, batch["valid"], draws, generator, share)
+    # From where it is now, each time ahead by its own measure.
+    truth = (batch["later"] - state[:, None]) / model.later_std
+    later = F.smooth_l1_loss(model.later(cond).reshape(truth.shape), truth, beta=0.1)
+    return {"flow": flow, "later": later, "total": flow + LATER * later}
+
+
+def flow_loss(
+    model: Plain,
+    cond: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    share: float,
+) -> Tensor:
+    """The clean chunk from a noisy one, on rows that are neither committed nor behind the episode's end.
+
+    Args:
+        cond: (B, cond). target: (B, H, A), normalised. valid: (B, H).
+    """
+    target, cond, valid = target.repeat(draws, 1, 1), cond.repeat(draws, 1), valid.repeat(draws, 1)
+    n, rows = target.shape[:2]
+    # More draws near noise, where the choice is made; the last tau seen is below 1.
+    t = torch.rand(n, 1, generator=generator) ** 1.5 * 0.98
+    noise = torch.randn(target.shape, generator=generator)
+    # Some draws have a clean prefix of 1 to `committed` rows (arXiv 2512.05964).
+    length = torch.randint(1, max(model.config.committed, 1) + 1, (n, 1), generator=generator)
+    length = length * (torch.rand(n, 1, generator=generator) < share) * (model.config.committed > 0)
+    kept = (torch.arange(rows)[None] < length).float()
+    held = kept[:, :, None]
+    x = held * target + (1 - held) * (t[:, :, None] * target + (1 - t[:, :, None]) * noise)
+    clean = model.predict(cond, x, t + kept * (1 - t))
+    counts = (valid * (1 - kept))[:, :, None]
+    error = F.smooth_l1_loss(clean, target, beta=0.2, reduction="none") * counts
+    return error.sum() / (counts.sum() * target.shape[2]).clamp(min=1)
+
+
+def augmented(frames: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Frames (B, size, size, 3), uint8, each moved by a few pixels, and its light and colours changed.
+
+    Args:
+        strength: 1 moves by up to 3 % of the side, and scales by up to a fifth; 0 changes nothing.
+    """
+    if strength <= 0:
+        return frames
+    count, side = frames.shape[:2]
+    reach = round(0.03 * strength * side)
+    moved = torch.randint(-reach, reach + 1, (2, count, 1), generator=generator)
+    rows, columns = (torch.arange(side) + moved).clamp(0, side - 1)
+    out = frames[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].float()
+    spread = min(0.2 * strength, 0.9)
+    gain = 1 + spread * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
+    tint = 1 + 0.25 * spread * (2 * torch.rand(count, 1, 1, 3, generator=generator) - 1)
+    lift = 255 * 0.25 * spread * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
+    return out.mul_(gain * tint).add_(lift).round_().clamp_(0, 255).to(torch.uint8)
