@@ -46,7 +46,7 @@ class Tabletop:
         """See `Skills`."""
         task, said = parse(now), heard(text).strip(" ,.!?")
         if task is None:
-            return self.read(text)
+            return _of_many(now, said) or self.read(text)
         part = understood(said, task)
         if part is not None and part.sure:
             return Reading(tuple(_wishes(part)))
@@ -104,6 +104,22 @@ def tasks() -> Iterable[Task]:
         else:
             yield from (Task(verb, t, z) for t, z in product(takable, zones) if t.kind != "ball")
             yield from (Task(verb, t, side=s) for t, s in product(takable, SIDES) if t.kind != "ball")
+
+
+def _of_many(now: str, said: str) -> Reading | None:
+    """What a few words change in an instruction that may mean several things ("the bowl")."""
+    part = understood(heard(now), None)
+    if part is None:
+        return None
+    changed: dict[Task, str] = {}
+    for task, which in zip(part.tasks, part.choice, strict=True):
+        other = _changed(task, said)
+        if other is None or not _sound(other):
+            return None
+        changed.setdefault(other, which)
+    text = f"{part.text}, and not as it was: {said}"
+    made = Part(text, tuple(changed), tuple(changed.values()), len(changed) == 1)
+    return Reading(tuple(_wishes(made)))
 
 
 def _words(text: str) -> set[str]:

@@ -97,6 +97,13 @@ def test_a_few_words_change_what_they_name(now: str, said: str, then: str) -> No
     assert [wish.text for wish in SKILLS.correct(said, now).wishes] == [then]
 
 
+def test_what_may_mean_several_things_is_corrected_in_each_of_them() -> None:
+    (wish,) = SKILLS.correct("the blue one", "put the red cube in the bowl").wishes
+    assert len(wish.each) == 6 and all(text.startswith("put the blue cube in the ") for text in wish.each)
+    (sure,) = SKILLS.correct("in the white bowl", "put the red cube in the bowl").wishes
+    assert sure.text == "put the red cube in the white bowl" and not sure.each
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +84,18 @@ def test_the_report_counts_goals_and_the_whole(tmp_path: Path) -> None:
     report = json.loads(out.read_text())
     assert report["success"]["n"] == 1 and report["goals"]["n"] == len(report["episodes"][0]["goals"])
     assert report["kind"] == "plan" and report["machine"]
+
+
+@pytest.mark.slow
+def test_a_spoken_stop_halts_a_run() -> None:
+    """The whole way: a file is heard by its process while another commands a real simulated arm."""
+    pytest.importorskip("pocketsphinx")
+    root = Path(__file__).parents[2]
+    plan = "touch the red ball, then lift the green ball, then put the red cylinder in the red bowl"
+    command = [sys.executable, "-m", "vla", "run", plan, "--robot", "tabletop", "--policy", str(SHIPPED)]
+    command += ["--options", "seed=5", "--voice", str(root / "tests" / "data" / "stop.wav")]
+    done = subprocess.run(
+        command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "  stopped; dropped: " in done.stdout
