@@ -13,6 +13,7 @@ from rich.console import Console
 
 from runtime import loop
 from runtime.budget import Budget, limits, table
+from runtime.button import recorder
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.console import BIND, check_place
@@ -20,8 +21,7 @@ from runtime.guard import Guard
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import without_collections
-from runtime.recorder import Recorder
-from runtime.run import complain, interruptible, policy_at, told
+from runtime.run import interruptible, policy_at, told
 from sim import live
 from sim.evaluate import SHIPPED
 from sim.play import Goal
@@ -86,9 +86,9 @@ class Command:
                 check_match(policy.spec, robot.spec)
                 label = Path(place).name if "://" not in place else place
                 policies[label if label not in policies else place] = policy
-            recorder = None
+            records = None
             if self.record is not None:
-                recorder = stack.enter_context(Recorder(self.record, RATE, complain))
+                records = stack.enter_context(recorder(self.record, RATE))
             stack.enter_context(pressed.through(robot))
             scenario.lay(robot)
             for policy in policies.values():
@@ -97,7 +97,7 @@ class Command:
                 policy.reset(scenario.seed)
             text = self.instruction.strip()
             result, budget = live.serve(
-                robot, policies, scenario, text, pressed, RATE, self.bind, self.token, self.realtime, recorder
+                robot, policies, scenario, text, pressed, RATE, self.bind, self.token, self.realtime, records
             )
         print(f"\n{told(result)}")
         if self.json:

@@ -7,6 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from runtime.instruct import Words
 from runtime.live import Live
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
-from runtime.recorder import Recorder
 from runtime.run import Presses
 from sim.robot import TabletopRobot
 from sim.tabletop import instructions, rules, tasks
@@ -43,13 +43,14 @@ def serve(
     bind: str,
     token: bool,
     realtime: bool = False,
-    recorder: Recorder | None = None,
+    records: Any = None,
 ) -> tuple[loop.LoopResult, Budget]:
     """Show the table on a page and obey what people say there, until Ctrl-C; how the last run went.
 
     Args:
         policies: by the name that is shown; the first one begins.
         text: said before the first tick, "" for nothing.
+        records: a Recorder for the record button; None for no button.
     """
     clock = robot.clock
     policy = next(iter(policies.values()))
@@ -60,7 +61,7 @@ def serve(
         print(f"the page: {url}   (Ctrl-C ends)", flush=True)
         if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin":
             webbrowser.open(url)
-        button = None if recorder is None else Button(recorder, robot.spec, about)
+        button = None if records is None else Button(records, robot.spec, about)
         live = Live(feed, folder, about, link, dict(policies), button)
         if realtime:
             print(line(stack.enter_context(real_time())), flush=True)
