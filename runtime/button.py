@@ -6,14 +6,25 @@ recorder never waits (runtime/recorder.py).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.guard import Guard
-from runtime.recorder import Recorder
 from vla.contract import Observation, RobotSpec, TaktError
+
+if TYPE_CHECKING:  # what it writes with is an extra, which a run without a button does without
+    from runtime.recorder import Recorder
+
+
+def recorder(folder: Path, rate: float) -> Recorder:
+    """What records into a folder, at `rate` ticks a second."""
+    from runtime.recorder import Recorder
+
+    return Recorder(folder, rate, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 class Button:

@@ -20,7 +20,7 @@ from runtime import console as page
 from runtime import engines, joining, loop, skills, trace
 from runtime.advisor import Advisor
 from runtime.budget import Budget, limits, table
-from runtime.button import Button
+from runtime.button import Button, recorder
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.delay import DelayedLink
@@ -30,14 +30,13 @@ from runtime.live import Live
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
-from runtime.recorder import Recorder
 from runtime.spawn import spawn
 from runtime.think import served
 from runtime.typed import Conversation, Typed
 from runtime.voice import Ears
 from vla.contract import Robot, TaktError, check_match
 
-Shown = tuple[page.Feed, str, Path, Recorder | None]
+Shown = tuple[page.Feed, str, Path, Any]  # the last a Recorder, or None
 WAIT = 60.0  # s, for the first answer of a policy's server
 DOWNLOAD = 3600.0  # s, within which a policy of the hub is to be there
 
@@ -262,12 +261,12 @@ class Command:
             yield None
             return
         with ExitStack() as stack:
-            recorder = None
+            records = None
             if self.record is not None:
-                recorder = stack.enter_context(Recorder(self.record, self.rate, complain))
+                records = stack.enter_context(recorder(self.record, self.rate))
             shown = stack.enter_context(page.opened(self.bind, self.token))
             print(f"the page: {shown[1]}   (Ctrl-C ends)", flush=True)
-            yield (*shown, recorder)
+            yield (*shown, records)
 
     def _check(self) -> None:
         if not self.text.strip() and (self.text or not (self.console or self.listen or self.voice)):
@@ -341,9 +340,9 @@ class Command:
         return more
 
     def _live(self, shown: Shown, link: DelayedLink, robot: Robot) -> Live:
-        feed, _, folder, recorder = shown
+        feed, _, folder, records = shown
         about = {"robot": self.robot, "policy": self.policy, "rate": self.rate}
-        button = None if recorder is None else Button(recorder, robot.spec, about)
+        button = None if records is None else Button(records, robot.spec, about)
         return Live(feed, folder, about, link, button=button)
 
     def _report(self, result: loop.LoopResult, budget: Budget, limit: dict[str, float], words: Words) -> None:
@@ -358,11 +357,6 @@ class Command:
             self.json.write_text(json.dumps(data, indent=2) + "\n")
         if self.trace is not None:
             trace.write(self.trace, budget, about)
-
-
-def complain(line: str) -> None:
-    """A line for people that must not be taken for a result."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def told(result: loop.LoopResult) -> str:

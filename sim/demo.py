@@ -14,6 +14,7 @@ from rich.console import Console
 
 from runtime import loop, skills
 from runtime.budget import Budget, limits, table
+from runtime.button import recorder
 from runtime.client import RemotePolicy
 from runtime.clock import MonotonicClock, Ticker
 from runtime.console import BIND, check_place
@@ -22,8 +23,7 @@ from runtime.instruct import Words
 from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import without_collections
-from runtime.recorder import Recorder
-from runtime.run import complain, interruptible, policy_at, told
+from runtime.run import interruptible, policy_at, told
 from runtime.typed import Conversation, Typed
 from runtime.voice import Ears
 from sim import live
@@ -93,9 +93,9 @@ class Command:
                 check_match(policy.spec, robot.spec)
                 label = Path(place).name if "://" not in place else place
                 policies[label if label not in policies else place] = policy
-            recorder = None
+            records = None
             if self.record is not None:
-                recorder = stack.enter_context(Recorder(self.record, RATE, complain))
+                records = stack.enter_context(recorder(self.record, RATE))
             stack.enter_context(pressed.through(robot))
             scenario.lay(robot)
             for policy in policies.values():
@@ -104,18 +104,9 @@ class Command:
                 policy.reset(scenario.seed)
             text = self.instruction.strip()
             result, budget = live.serve(
-                robot,
-                policies,
-                scenario,
-                text,
-                pressed,
-                RATE,
-                self.bind,
-                self.token,
-                self.realtime,
-                recorder,
-                self.voice,
-            )
+                robot, policies, scenario, text, pressed, RATE, self.bind, self.token, self.realtime,
+                records, self.voice,
+            )  # fmt: skip
         print(f"\n{told(result)}")
         if self.json:
             data = {"machine": machine(), "loop": result.to_json(), "latency_ms": budget.to_json()}

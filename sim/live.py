@@ -7,6 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from runtime.instruct import Words
 from runtime.live import Live
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
-from runtime.recorder import Recorder
 from runtime.run import Presses
 from runtime.typed import Conversation, Typed
 from runtime.voice import Ears
@@ -45,7 +45,7 @@ def serve(
     bind: str,
     token: bool,
     realtime: bool = False,
-    recorder: Recorder | None = None,
+    records: Any = None,
     voice: str | None = None,
 ) -> tuple[loop.LoopResult, Budget]:
     """Show the table on a page and obey what people say there, until Ctrl-C; how the last run went.
@@ -53,6 +53,7 @@ def serve(
     Args:
         policies: by the name that is shown; the first one begins.
         text: said before the first tick, "" for nothing.
+        records: a Recorder for the record button; None for no button.
         voice: what is listened to, see `Ears`; None for nothing.
     """
     clock = robot.clock
@@ -64,7 +65,7 @@ def serve(
         print(f"the page: {url}   (Ctrl-C ends)", flush=True)
         if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin":
             webbrowser.open(url)
-        button = None if recorder is None else Button(recorder, robot.spec, about)
+        button = None if records is None else Button(records, robot.spec, about)
         live = Live(feed, folder, about, link, dict(policies), button)
         if realtime:
             print(line(stack.enter_context(real_time())), flush=True)
