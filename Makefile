@@ -18,6 +18,11 @@ demo: ## obey INSTRUCTION in simulation, without a window (installs no torch)
 	@tools/gl.sh
 	@.venv-demo/bin/takt demo --headless --instruction "$$INSTRUCTION"
 
+page: ## the same on a page: type instructions, watch, stop, make it slower
+	@tools/setup.sh .venv-page cpu,sim,console
+	@tools/gl.sh
+	@.venv-page/bin/takt demo
+
 setup: ## make .venv: the takt command and everything the tests need
 	@tools/setup.sh .venv cpu,openvino,tensorrt-rtx,sim,robot,data,jpeg,protocols,report,console,torch,hub,ray,voice,dev
 	@tools/gl.sh
@@ -42,7 +47,7 @@ bench: setup parity ## run benchmarks/, which write benchmarks/results/*.json; *
 	    echo "$$script"; .venv/bin/python "$$script"; done
 
 clean: ## remove what the targets above have made
-	rm -rf .venv .venv-demo .venv-parity .venv-metaworld build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-demo .venv-page .venv-parity .venv-metaworld build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo setup parity metaworld test check bench clean
+.PHONY: help demo page setup parity metaworld test check bench clean
