@@ -3,9 +3,13 @@
     python benchmarks/thinking.py --workers 2
     python benchmarks/thinking.py --think 1 4:world --episodes 100 --latency 0ms --noise 0
 
+    python benchmarks/thinking.py --costs
+
 Of each request N chunks are drawn from one look at the frames (one prefix, one batch of steps), and a judge
-takes one (runtime/think.py). Beside success stands what a chunk costs: the medians of prefix, steps and judge
-on this machine, one thread. Every row is compared with the first on the same tables by McNemar's exact test.
+takes one (runtime/think.py). Every row is compared with the first on the same tables by McNemar's exact test.
+Beside success stands what a chunk costs on this machine: with --costs all that need no simulator are timed in
+turns, one thread, and that is added to what the file has; the medians within the episodes, where other work may
+go on, are there for all.
 """
 
 from __future__ import annotations
@@ -14,22 +18,28 @@ import json as jsonlib
 import os
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from _command import main
 from rich.console import Console
 from rich.table import Table
 
+from runtime.bundle import load
+from runtime.engines import open_bundle
 from runtime.machine import machine
-from runtime.think import parse
+from runtime.think import WORLDLY, parse
 from sim import evaluate
 from sim.evaluate import SHIPPED
 from sim.statistics import mcnemar
+from vla.contract import Observation
 
 RESULTS = Path(__file__).parent / "results" / "thinking.json"
 COSTS = ("prefix", "steps", "judge")
+WARM = 5  # turns that do not count
 
 
 @dataclass
@@ -52,10 +62,16 @@ class Command:
     """As takt eval --noise."""
     workers: int = 1
     """Processes."""
+    costs: bool = False
+    """Play nothing: time a chunk of each, in turns, and add that to the file."""
+    rounds: int = 60
+    """Turns."""
     json: Path = RESULTS
     """Where to write the result, after every row."""
 
     def run(self) -> int:
+        if self.costs:
+            return self._time()
         for think in self.think:
             parse(think)
         rows: list[dict[str, Any]] = []
@@ -67,6 +83,32 @@ class Command:
                 rows.append(row | self._against(outcomes))
                 self._write(rows)
         Console().print(table(rows))
+        return 0
+
+    def _time(self) -> int:
+        report = jsonlib.loads(self.json.read_text())
+        bundle, took = load(self.bundle), dict[str, list[float]]()
+        thinks = {t: think for t in self.think if (think := parse(t)) and think.judge not in WORLDLY}
+        policies = {t: open_bundle(bundle, think=think) for t, think in thinks.items()}
+        rng = np.random.default_rng(0)
+        cameras = {
+            c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in bundle.spec.cameras
+        }
+        seen = Observation(0.0, np.zeros(len(bundle.spec.state), np.float32), cameras, "lift the red cube")
+        for turn in range(self.rounds + WARM):
+            for name, policy in policies.items():
+                begun = time.perf_counter()
+                policy.infer(seen)
+                if turn >= WARM:
+                    took.setdefault(name, []).append(1e3 * (time.perf_counter() - begun))
+        p50 = {name: float(np.median(times)) for name, times in took.items()}
+        report["costs"] = {
+            "rounds": self.rounds, "load": round(os.getloadavg()[0], 1), "p50_ms": p50,
+            "ratio": {name: float(np.median(np.divide(t, took[self.think[0]]))) for name, t in took.items()},
+        }  # fmt: skip
+        self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
+        for name, ms in p50.items():
+            print(f"{name:12} {ms:7.2f} ms  {report['costs']['ratio'][name]:.2f}x")
         return 0
 
     def _row(self, think: str, out: Path) -> tuple[dict[str, Any], list[bool]]:
