@@ -94,7 +94,7 @@ class Command:
         cameras = {
             c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in bundle.spec.cameras
         }
-        seen = Observation(0.0, np.zeros(len(bundle.spec.state), np.float32), cameras, "lift the red cube")
+        seen = Observation(0.0, np.zeros(len(bundle.spec.state), np.float32), frames, "lift the red cube")
         for turn in range(self.rounds + WARM):
             for name, policy in policies.items():
                 begun = time.perf_counter()
@@ -104,7 +104,7 @@ class Command:
         p50 = {name: float(np.median(times)) for name, times in took.items()}
         report["costs"] = {
             "rounds": self.rounds, "load": round(os.getloadavg()[0], 1), "p50_ms": p50,
-            "ratio": {name: float(np.median(np.divide(t, took[self.think[0]]))) for name, t in took.items()},
+            "ratio": {n: float(np.median(np.divide(t, took[self.think[0]]))) for n, t in took.items()},
         }  # fmt: skip
         self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
         for name, ms in p50.items():
