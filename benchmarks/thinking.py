@@ -7,7 +7,7 @@
 
 Of each request N chunks are drawn from one look at the frames (one prefix, one batch of steps), and a judge
 takes one (runtime/think.py). Every row is compared with the first on the same tables by McNemar's exact test.
-Beside success stands what a chunk costs on this machine: with --costs all that need no simulator are timed in
+Beside success stands what a chunk costs here: with --costs all that need no simulator are timed in
 turns, one thread, and that is added to what the file has; the medians within the episodes, where other work may
 go on, are there for all.
 """
