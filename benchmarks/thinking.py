@@ -7,9 +7,9 @@
 
 Of each request N chunks are drawn from one look at the frames (one prefix, one batch of steps), and a judge
 takes one (runtime/think.py). Every row is compared with the first on the same tables by McNemar's exact test.
-Beside success stands what a chunk costs here: with --costs all that need no simulator are timed in
-turns, one thread, and that is added to what the file has; the medians within the episodes, where other work may
-go on, are there for all.
+Beside success stands what a chunk costs here: with --costs all that need no simulator are timed in turns, one
+thread, and that is added to what the file has; the medians within the episodes, where other work may go on,
+are there for all.
 """
 
 from __future__ import annotations
@@ -91,9 +91,8 @@ class Command:
         thinks = {t: think for t in self.think if (think := parse(t)) and think.judge not in WORLDLY}
         policies = {t: open_bundle(bundle, think=think) for t, think in thinks.items()}
         rng = np.random.default_rng(0)
-        cameras = {
-            c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in bundle.spec.cameras
-        }
+        sizes = {c.name: (c.height, c.width, 3) for c in bundle.spec.cameras}
+        frames = {name: rng.integers(0, 256, size, np.uint8) for name, size in sizes.items()}
         seen = Observation(0.0, np.zeros(len(bundle.spec.state), np.float32), frames, "lift the red cube")
         for turn in range(self.rounds + WARM):
             for name, policy in policies.items():
