@@ -12,6 +12,6 @@ status=0
 # A thread each, or the processes would fight for the cores; each takes about 1 GB.
 cores=$(nproc)
 OMP_NUM_THREADS=1 $python -m pytest -n $((cores < 4 ? cores : 4)) --dist loadfile \
-    tests/export tests/parity tests/sim tests/vla || status=1
-$python -m pytest --ignore tests/export --ignore tests/parity --ignore tests/sim --ignore tests/vla || status=1
+    tests/export tests/parity tests/sim tests/vla --ignore tests/sim/console || status=1
+$python -m pytest tests/runtime tests/robot_io tests/sim/console tests/test_*.py || status=1
 exit $status
