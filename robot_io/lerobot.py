@@ -5,7 +5,8 @@
 
 The robot's calls wait for motors and cameras; here nothing does: a read hands out what came last, with the
 time at which its reading began, and the guard notices when that gets old. A call that raises is no fault by
-itself; a robot of which nothing good has been heard for `SILENT` s is one, and so is a process that has ended.
+itself; a robot of which nothing good has been heard for `SILENT` s is one, and so is a process that has
+ended.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The other side: a robot of LeRobot's, in LeRobot's own Python environment; a script that its interpreter runs.
+"""The other side: a robot of LeRobot's in LeRobot's own Python, a script that its interpreter runs.
 
     PYTHON lerobot_host.py FD PARENT JSON        {"type": NAME, "config": {...}, "rate": HZ, "still": BOOL}
 
 Takt is not installed there: this file, runtime/messages.py and robot_io/shared_frames.py need the standard
 library, numpy and LeRobot. What passes over the socket:
 
-    built, nothing connected yet  <-  {"type", "state": [...], "actions": [...], "units": {...}, "cameras": {...}}
+    built, nothing connected yet  <-  {"type", "state": [...], "actions": [...], "units": {}, "cameras": {}}
     connect                       ->  {"cameras": [[name, height, width], ...], "moving": [...]}, descriptors
     it is connected, it has left  <-  {"connected": true}, {"left": words, "" for well}
     every read                    <-  {"time": s}, state (S,); or {"trouble": words} where a call raised
@@ -93,10 +93,10 @@ def plugins() -> None:
 
 def build(kind: str, config: dict) -> Any:
     """The robot, not connected."""
+    plugins()
     import draccus
     from lerobot.robots import RobotConfig, make_robot_from_config
 
-    plugins()
     left: list[str] = []
     if kind not in RobotConfig.get_known_choices():
         left = builtin("lerobot.robots")

@@ -17,8 +17,8 @@ Takt computes in SI: si = scale * factor of the unit * number + offset.
 | 1 | 1 | |
 | deg/s, rad/s, m/s | rad/s, m/s | a speed: held is 0, and nothing but its range is limited |
 
-`scale` (1) and `offset` (0, in SI) are for zeros and turns that a policy has elsewhere; `name` is what it calls
-the dimension. A number that is only read needs none of it, and then is handed on as it is.
+`scale` (1) and `offset` (0, in SI) are for zeros and turns that a policy has elsewhere; `name` is what it
+calls the dimension. A number that is only read needs none of it, and then is handed on as it is.
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from . import torchvision  # noqa: F401 (before LeRobot)
+
+# isort: split
 from lerobot.robots import Robot, RobotConfig
 
 NAMES = ("shoulder.pos", "elbow.pos", "x.vel")
