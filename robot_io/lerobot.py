@@ -5,7 +5,7 @@
 
 The robot's calls wait for motors and cameras; here nothing does: a read hands out what came last, with the
 time at which its reading began, and the guard notices when that gets old. A call that raises is no fault by
-itself; a robot of which nothing good has been heard for `SILENT` s is one, and so is a process that has
+itself; a robot of which nothing good has been heard for `patience` s is one, and so is a process that has
 ended.
 """
 
@@ -36,8 +36,8 @@ START = 180.0  # s to import LeRobot and build the robot
 CONNECT = 60.0  # s to connect it and to see its first state and frames
 LEAVE = 15.0  # s to disconnect it
 SHORT = 2.0  # s to do so for a process that has been silent before, or to end
-SILENT = 0.5  # s without a good reading after which it is a fault
-PATIENCE = 0.02  # s that the rest of a message may take
+SILENT = 0.5  # s without a good reading after which it is a fault, by default
+REST = 0.02  # s that the rest of a message may take
 RATE = 50.0  # readings a second
 SETTINGS = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -57,6 +57,7 @@ class LeRobot:
         limits: dict[str, dict[str, Any]],
         rate: float = RATE,
         still: bool = False,
+        patience: float = SILENT,
         clock: Clock | None = None,
     ) -> None:
         """Start its process and build it there; nothing is connected yet.
@@ -68,12 +69,13 @@ class LeRobot:
             limits: see robot_io/lerobot_limits.py.
             rate: readings a second that are asked for.
             still: its cameras may show the same picture for long, as those of a simulation do.
+            patience: s without a good reading after which it is a fault.
             clock: of the machine's monotonic time.
 
         Raises:
             TaktError: there is no such interpreter, type or option, or a limit is missing.
         """
-        self._clock = clock or MonotonicClock()
+        self._clock, self._patience = clock or MonotonicClock(), patience
         asked = {"type": kind, "config": config, "rate": rate, "still": still}
         self._process = Foreign(python, HOST, [json.dumps(asked)], SETTINGS)
         self._close = weakref.finalize(self, self._process.close)
@@ -130,7 +132,7 @@ class LeRobot:
         finally:
             for fd in descriptors:
                 os.close(fd)
-        self._process.link.settimeout(PATIENCE)
+        self._process.link.settimeout(REST)
         return self
 
     def _hear(self, wait: float) -> dict[str, Any]:
@@ -152,7 +154,7 @@ class LeRobot:
     def _first(self) -> None:
         """Wait for a state and a frame of every camera."""
         end = time.monotonic() + CONNECT
-        while not (np.isfinite(self._time) and len(self._frames) == len(self._readers)):
+        while self.faults or len(self._frames) < len(self._readers):
             if time.monotonic() > end:
                 missing = sorted(set(self._readers) - set(self._frames))
                 what = self._trouble or f"nothing is seen of {', '.join(missing) or 'its state'}"
@@ -166,9 +168,9 @@ class LeRobot:
     def faults(self) -> tuple[str, ...]:
         if self._gone:
             return (self._gone,)
-        if self._clock.now() - self._time <= SILENT:
+        if self._clock.now() - self._time <= self._patience:
             return ()
-        return (self._trouble or f"LeRobot's process has read nothing for {SILENT:g} s",)
+        return (self._trouble or f"LeRobot's process has read nothing for {self._patience:g} s",)
 
     def read(self) -> Observation:
         """What came last; it never waits. The state's time is when LeRobot began to read it."""
@@ -177,7 +179,7 @@ class LeRobot:
                 while select([self._process.link], [], [], 0)[0]:
                     self._note(*messages.receive(self._process.link))
             except messages.Closed:
-                self._gone = self._died(PATIENCE)
+                self._gone = self._died(REST)
             except (messages.Broken, TimeoutError) as error:
                 self._gone = f"LeRobot's process sent {error or 'half a message'}"
         self._look()
@@ -200,7 +202,7 @@ class LeRobot:
         try:
             messages.send(self._process.link, {}, {"action": self._body.command(wanted)})
         except messages.Closed:
-            self._gone = self._died(PATIENCE)
+            self._gone = self._died(REST)
         except TimeoutError:
             self._gone = "LeRobot's process takes no commands"
 
@@ -267,6 +269,7 @@ def make(
     limits: str = "",
     rate: str = str(RATE),
     still: str = "no",
+    patience: str = str(SILENT),
     calibration: Path | None = None,
     **fields: str,
 ) -> LeRobot:
@@ -291,13 +294,19 @@ def make(
         )
     if still not in ("yes", "no"):
         raise TaktError("--options still=yes or no")
+    hertz = _within("rate", rate, 1.0, 1000.0, "readings a second")
+    silent = _within("patience", patience, 0.1, 10.0, "seconds")
+    return LeRobot(python, kind, asked, lerobot_limits.read(Path(limits)), hertz, still == "yes", silent)
+
+
+def _within(option: str, word: str, least: float, most: float, what: str) -> float:
     try:
-        hertz = float(rate)
+        number = float(word)
     except ValueError:
-        hertz = 0.0
-    if not 1.0 <= hertz <= 1000.0:
-        raise TaktError(f"--options rate={rate} is not 1 to 1000 readings a second")
-    return LeRobot(python, kind, asked, lerobot_limits.read(Path(limits)), hertz, still == "yes")
+        number = float("nan")
+    if not least <= number <= most:
+        raise TaktError(f"--options {option}={word} is not {least:g} to {most:g} {what}")
+    return number
 
 
 def _config(path: Path) -> dict[str, Any]:

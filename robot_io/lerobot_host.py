@@ -162,6 +162,8 @@ class Host:
         self._moving = about["moving"]
         self._state, self._actions = described(robot)["state"], list(robot.action_features)
         self._last: dict[str, Any] = {}  # camera -> its last frame, as it came
+        if self._sizes != {name: tuple(size) for name, size in described(robot)["cameras"].items()}:
+            import cv2  # noqa: F401 (now, or the first frame would be old when it is there)
         robot.connect(calibrate=False)
         if not robot.is_calibrated:
             raise RuntimeError("it is not calibrated, or by another file: lerobot-calibrate makes one")
@@ -194,7 +196,8 @@ class Host:
 
     def _newest(self, wait: float) -> tuple:
         """(fields, command or None) of the last message that has come, after at most `wait` s for one."""
-        fields, command = {}, None
+        fields: dict = {}
+        command = None
         while select.select([self._link], [], [], wait)[0]:
             wait = 0.0
             said, arrays = messages.receive(self._link)

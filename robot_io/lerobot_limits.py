@@ -175,14 +175,17 @@ def body(about: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> Bod
             raise TaktError(f"limits: two of the robot's {kind} have one name: {', '.join(names)}")
     return Body(
         spec,
-        *(
-            np.array([(axes[f].gain, axes[f].offset) for f in fs]).reshape(-1, 2).T
-            for fs in (about["state"], features)
-        ),
+        _lines(axes, about["state"]),
+        _lines(axes, features),
         np.array([float(rows[f]["lower"]) for f in features]),
         np.array([float(rows[f]["upper"]) for f in features]),
         tuple(f for f in features if axes[f].speed),
     )
+
+
+def _lines(axes: Mapping[str, Axis], features: Sequence[str]) -> np.ndarray:
+    """Gain and offset of each, shape (2, N)."""
+    return np.array([(axes[f].gain, axes[f].offset) for f in features]).reshape(-1, 2).T
 
 
 def _axis(feature: str, row: Mapping[str, Any], known: str) -> Axis:

@@ -55,7 +55,9 @@ class Plugin:
         limits = self.folder / "limits.json"
         limits.write_text(json.dumps(LIMITS))
         places = {"log": self.folder / "log", "trouble": self.folder / "trouble", "limits": limits}
-        return {"python": str(PYTHON), "type": "slide"} | {k: str(v) for k, v in places.items()}
+        return {"python": str(PYTHON), "type": "slide", "patience": "3"} | {
+            k: str(v) for k, v in places.items()
+        }
 
     def log(self) -> list[list[str]]:
         """[time, what, ...] of all that reached it."""
@@ -165,7 +167,7 @@ def test_trouble_and_silence_hold_then_fault(plugin: Plugin) -> None:
         drive(robot, guard, State.RUNNING)  # by itself
         os.kill(robot.pid, signal.SIGSTOP)
         drive(robot, guard, State.FAULT)
-        assert guard.history[-1][3][-1] == "LeRobot's process has read nothing for 0.5 s"
+        assert guard.history[-1][3][-1] == "LeRobot's process has read nothing for 3 s"
         os.kill(robot.pid, signal.SIGCONT)
         wait(robot, lambda: not robot.faults)
         (plugin.folder / "trouble").touch()
@@ -217,7 +219,7 @@ def test_a_type_that_lerobot_does_not_know_is_told_the_valid_ones(plugin: Plugin
         ({"python": "p"}, "which robot"),
         ({"python": "p", "type": "slide"}, "nothing moves without: --options limits=FILE.json"),
         ({"python": "p", "type": "slide", "limits": "/none"}, "cannot read the limits /none"),
-        ({"python": "p", "type": "slide", "limits": "l", "rate": "fast"}, "rate=fast is not"),
+        ({"python": "p", "type": "slide", "limits": "l", "rate": "fast"}, "rate=fast is not 1 to 1000"),
         ({"python": "p", "type": "slide", "limits": "l", "still": "1"}, "still=yes or no"),
         ({"python": "p", "type": "slide", "config": "/none"}, "cannot read the configuration /none"),
     ],

@@ -1,4 +1,4 @@
-"""LeRobot imports torchvision, whose compiled operations a CPU build of torch lacks: see tests/parity/oracle.py."""
+"""LeRobot imports torchvision, whose compiled operations a CPU build of torch lacks (parity/oracle.py)."""
 
 import torch
 
