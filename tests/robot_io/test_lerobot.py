@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,79 +21,17 @@ from robot_io.lerobot import LeRobot
 from runtime.clock import MonotonicClock, Ticker
 from runtime.guard import Guard
 from runtime.states import State
-from tests.parity.conftest import PYTHON
+from tests.robot_io.bridged import LIMITS, Plugin, install
 from tests.robot_io.greedy import Greedy
 from tests.runtime.peers import PATIENCE
 from vla.contract import CameraSpec, TaktError
 
-ROOT = Path(__file__).parents[2]
-LIMITS: dict[str, dict[str, Any]] = {
-    "shoulder.pos": {
-        "unit": "deg", "lower": -40, "upper": 50, "velocity": 60, "acceleration": 300, "lead": 20,
-        "name": "shoulder",
-    },
-    "elbow.pos": {"unit": "deg", "lower": -60, "upper": 0, "velocity": 90, "acceleration": 400, "lead": 20},
-    "x.vel": {"unit": "m/s", "lower": -0.2, "upper": 0.1},
-}  # fmt: skip
 SLOW = 3 * PATIENCE  # s; LeRobot imports for long where the machine is busy
-
-
-@dataclass
-class Plugin:
-    """The robot `slide` as LeRobot finds it, and its log."""
-
-    folder: Path
-
-    @property
-    def path(self) -> str:
-        """What LeRobot's Python and Takt's search."""
-        return os.pathsep.join(map(str, [ROOT, self.folder, ROOT / "tests" / "robot_io" / "slide"]))
-
-    @property
-    def options(self) -> dict[str, str]:
-        limits = self.folder / "limits.json"
-        limits.write_text(json.dumps(LIMITS))
-        places = {"log": self.folder / "log", "trouble": self.folder / "trouble", "limits": limits}
-        return {"python": str(PYTHON), "type": "slide", "patience": "3"} | {
-            k: str(v) for k, v in places.items()
-        }
-
-    def log(self) -> list[list[str]]:
-        """[time, what, ...] of all that reached it."""
-        try:
-            return [row.split() for row in (self.folder / "log").read_text().splitlines()]
-        except FileNotFoundError:
-            return []
-
-    def told(self) -> list[str]:
-        return [row[1] for row in self.log() if row[1] != "action"]
-
-    def actions(self) -> np.ndarray:
-        """Shape (N, 4): when, s, and what, in LeRobot's numbers."""
-        return np.array([[row[0], *row[2:]] for row in self.log() if row[1] == "action"], float)
-
-    def pid(self) -> int:
-        return int(self.log()[0][2])
 
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
-    if not PYTHON.is_file():
-        pytest.skip("LeRobot is not installed: make parity")
-    made = Plugin(tmp_path)
-    # As pip would have installed them.
-    for name, points in (
-        ("lerobot_robot_slide", ""),
-        ("lab", "[takt.robots]\nlerobot = robot_io.lerobot:make\n[takt.policies]\n"
-                "greedy = tests.robot_io.greedy:make\n"),
-    ):  # fmt: skip
-        info = tmp_path / f"{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(points)
-    monkeypatch.setenv("PYTHONPATH", made.path)
-    monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path / "home"))
-    return made
+    return install(tmp_path, monkeypatch)
 
 
 @contextmanager
