@@ -148,11 +148,12 @@ def body(about: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> Bod
     dimensions, rates = [], []
     for feature in features:
         axis, row = axes[feature], rows[feature]
-        low, high = sorted(axis.gain * _number(feature, row, key) + axis.offset for key in RANGE)
-        if not low < high or (axis.speed and not low <= 0.0 <= high):
+        lower, upper = (_number(feature, row, key) for key in RANGE)
+        if not lower < upper or (axis.speed and not lower <= 0.0 <= upper):
             raise TaktError(
                 f"limits: {feature}: lower is below upper{', with 0 between' if axis.speed else ''}"
             )
+        low, high = sorted(axis.gain * end + axis.offset for end in (lower, upper))
         dimensions.append(Dimension(axis.name, axis.unit, low, high, not axis.speed))
         # Of a speed nothing but its range is limited; that of others is asked for.
         made = [high - low if axis.speed else abs(axis.gain) * _number(feature, row, key) for key in RATES]
