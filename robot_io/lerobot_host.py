@@ -171,28 +171,34 @@ class Host:
 
     def serve(self) -> None:
         """Until the other side wants to leave, or has gone."""
+        self._action: dict[str, float] = {}
+        try:
+            self._serve()
+        finally:
+            if self._action and self._moving:
+                with contextlib.suppress(Exception):  # the robot is left in any case
+                    self._robot.send_action(self._standing())
+
+    def _serve(self) -> None:
         due = heard = time.monotonic()
-        action: dict[str, float] = {}
         while True:
             fields, command = self._newest(max(0.0, due - time.monotonic()))
             if fields.get("leave"):
-                break
+                return
             now = time.monotonic()
             if command is not None:
-                heard, action = now, dict(zip(self._actions, map(float, command)))  # noqa: B905
-                self._try(self._robot.send_action, action)
-            elif any(action.get(name) for name in self._moving) and now - heard > AWAY:
-                action.update(dict.fromkeys(self._moving, 0.0))
-                self._try(self._robot.send_action, action)
+                heard, self._action = now, dict(zip(self._actions, map(float, command)))  # noqa: B905
+                self._try(self._robot.send_action, self._action)
+            elif any(self._action.get(name) for name in self._moving) and now - heard > AWAY:
+                self._action = self._standing()
+                self._try(self._robot.send_action, self._action)
             if now >= due:
                 self._try(self._look)
                 due = max(due + self._period, time.monotonic())
-        self.stand(action)
 
-    def stand(self, action: dict) -> None:
-        """What moves by itself ends where the robot is left."""
-        if action and self._moving:
-            self._try(self._robot.send_action, {**action, **dict.fromkeys(self._moving, 0.0)})
+    def _standing(self) -> dict:
+        """The last command, with what moves by itself at rest."""
+        return {**self._action, **dict.fromkeys(self._moving, 0.0)}
 
     def _newest(self, wait: float) -> tuple:
         """(fields, command or None) of the last message that has come, after at most `wait` s for one."""

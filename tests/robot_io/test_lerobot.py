@@ -23,7 +23,7 @@ from runtime.guard import Guard
 from runtime.states import State
 from tests.robot_io.bridged import LIMITS, Plugin, install
 from tests.robot_io.greedy import Greedy
-from tests.runtime.peers import PATIENCE
+from tests.runtime.peers import PATIENCE, until
 from vla.contract import CameraSpec, TaktError
 
 SLOW = 3 * PATIENCE  # s; LeRobot imports for long where the machine is busy
@@ -84,6 +84,7 @@ def test_what_reaches_the_plugin_is_within_limits_and_ctrl_c_leaves_it(plugin: P
     assert loop["reason"] == "interrupted" and loop["verdicts"]["position"] > 0, output
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_a_fault_in_words(plugin: Plugin) -> None:
     with run(plugin) as process:
         moving(plugin, process, 40)
@@ -94,6 +95,18 @@ def test_a_killed_process_is_a_fault_in_words(plugin: Plugin) -> None:
     assert "slide: not disconnected, its motors may keep what they were last told" in errors
 
 
+@pytest.mark.slow
+def test_where_the_control_process_is_killed_lerobot_disconnects(plugin: Plugin) -> None:
+    with run(plugin) as process:
+        moving(plugin, process, 40)
+        process.kill()
+        process.wait()
+        until(lambda: plugin.told() == ["connect", "disconnect"], "it stays connected")
+    assert plugin.actions()[-1, 3] == 0.0  # the base stands
+    until(lambda: not Path(f"/proc/{plugin.pid()}").exists(), "LeRobot's process stays")
+
+
+@pytest.mark.slow
 def test_trouble_and_silence_hold_then_fault(plugin: Plugin) -> None:
     with entered(plugin) as (robot, guard):
         drive(robot, guard, State.RUNNING)
