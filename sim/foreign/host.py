@@ -2,8 +2,8 @@
 
     PYTHON host.py FD PARENT WORLD.py [JSON options]
 
-Takt is not installed there. This file, messages.py and the worlds need the standard library, numpy, and what
-the world itself imports. A world is a class `World` in a file:
+Takt is not installed there. This file, runtime/messages.py and the worlds need the standard library, numpy,
+and what the world itself imports. A world is a class `World` in a file:
 
     World(**options)          builds the simulator; what it raises is what the user reads
     packages                  names of distributions whose versions belong into a report
@@ -45,7 +45,7 @@ def load(path: str, name: str) -> Any:
     return module
 
 
-messages = load(os.path.join(HERE, "messages.py"), "takt_messages")
+messages = load(os.path.join(HERE, "..", "..", "runtime", "messages.py"), "takt_messages")
 
 
 def follow(parent: int) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import ctypes.util
 import json
 import os
-import socket
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from runtime.spawn import stop
-from sim.foreign import messages
+from runtime import messages
+from runtime.foreign import Foreign, line
 from vla.contract import TaktError
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -49,22 +46,10 @@ class Host:
             HostError: the process died before it could say why.
         """
         path = world if isinstance(world, Path) else WORLDS / f"{world}.py"
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
-        self._link, theirs = socket.socketpair()
-        command = [str(python), "-u", str(HOST), str(theirs.fileno()), str(os.getpid()), str(path)]
         # Threads of a simulator's libraries would only take the cores of the other workers.
         settings = {"MUJOCO_GL": _gl(), **dict.fromkeys(THREADS, "1"), "LP_NUM_THREADS": "0"}
-        try:
-            self._process = subprocess.Popen(
-                [*command, json.dumps(options)], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                pass_fds=[theirs.fileno()], env={**settings, **os.environ}, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            self._link.close()
-            self._log.close()
-            raise TaktError(f"cannot run {python}: {error.strerror}") from None
-        finally:
-            theirs.close()
+        self._process = Foreign(python, HOST, [str(path), json.dumps(options)], settings)
+        self._link = self._process.link
         self._link.settimeout(START)
         try:
             ready, _ = self._receive()
@@ -73,7 +58,7 @@ class Host:
             raise
         if "error" in ready:
             self.close()
-            raise TaktError(f"{python} cannot build the simulator: {_line(ready['error'])}")
+            raise TaktError(f"{python} cannot build the simulator: {line(ready['error'])}")
         self.versions: dict[str, str] = ready["versions"]
         self._link.settimeout(ANSWER)
 
@@ -93,14 +78,12 @@ class Host:
             raise self._died() from None
         answer, given = self._receive()
         if "error" in answer:
-            raise HostError(_line(answer["error"]))
+            raise HostError(line(answer["error"]))
         return answer, given
 
     def close(self) -> None:
         """End the process and reap it; a second call does nothing."""
-        self._link.close()
-        stop(self._process)
-        self._log.close()
+        self._process.close()
 
     def _receive(self) -> tuple[dict, dict]:
         try:
@@ -113,20 +96,9 @@ class Host:
             raise HostError(f"the simulator's process was silent for {self._link.gettimeout():g} s") from None
 
     def _died(self) -> HostError:
-        try:
-            status = self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            return HostError("the simulator's process closed its socket")
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        how = f"killed by signal {-status}" if status < 0 else f"status {status}"
-        return HostError(f"the simulator's process died ({how}): {_line(lines[-1]) if lines else 'no word'}")
+        return HostError(f"the simulator's process {self._process.ended()}")
 
 
 def _gl() -> str:
     """What MuJoCo renders with where nobody has said it; as in sim/gl.py."""
     return os.environ.get("MUJOCO_GL") or ("egl" if ctypes.util.find_library("EGL") else "osmesa")
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:300]

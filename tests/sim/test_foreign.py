@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime import messages
 from runtime.clock import SimulatedClock
-from sim.foreign import messages
 from sim.foreign.process import Host, HostError
 from sim.foreign.robot import ForeignRobot
 from sim.gym.suite import Mapped

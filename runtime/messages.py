@@ -1,4 +1,4 @@
-"""What passes between Takt and a simulator in another Python environment: JSON and raw arrays, no pickle.
+"""What passes between Takt and a process in another Python environment: JSON and raw arrays, no pickle.
 
 A message is two lengths (big-endian, 4 bytes each: of the header, of all arrays), the header in JSON, then
 the arrays' bytes in the order in which the header lists them:
