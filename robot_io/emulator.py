@@ -188,10 +188,14 @@ class Emulator:
     def __enter__(self) -> Emulator:
         command = [sys.executable, "-m", "robot_io.emulator", str(self.folder), "--seed", str(self._seed)]
         command += ["--plant", self._plant] if self._plant else []
-        # A session of its own: Ctrl-C reaches who drives the arm alone, who then makes it safe.
-        self._child = subprocess.Popen(
-            [*command, "--parent", str(os.getpid())], stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # A session of its own: Ctrl-C reaches who drives the arm alone, who then makes it safe. What it says
+        # is kept: why it did not start belongs into the one line that says so.
+        with open(self.folder / "said", "wb") as said:
+            self._child = subprocess.Popen(
+                [*command, "--parent", str(os.getpid())],
+                stdin=subprocess.DEVNULL, stderr=said, start_new_session=True,
+            )  # fmt: skip
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(WAIT)
         end = time.monotonic() + WAIT
@@ -201,11 +205,22 @@ class Emulator:
                 return self
             except OSError:
                 if self._child.poll() is not None or time.monotonic() > end:
-                    self.__exit__()
-                    raise TaktError("the emulated servos did not start") from None
+                    why = self._said()[-1:]
+                    self._stop()
+                    raise TaktError(": ".join(["the emulated servos did not start", *why])) from None
                 time.sleep(0.01)
 
     def __exit__(self, *exc: object) -> None:
+        for line in self._said():
+            print(f"takt: {line}", file=sys.stderr)
+        self._stop()
+
+    def _said(self) -> list[str]:
+        """What the process said of itself, by line."""
+        text = (self.folder / "said").read_text(errors="replace")
+        return [line.removeprefix("takt: ") for line in text.splitlines() if line.strip()]
+
+    def _stop(self) -> None:
         self._socket.close()
         stop(self._child)
         if self._kept is not None:

@@ -81,6 +81,8 @@ class Lead:
         end = time.monotonic() + WAIT
         while not self._news:
             self._news = self._plant.exchange(time.monotonic(), ()) or self._news
+            if self._plant.child.poll() == 1:
+                sys.exit(1)  # it has said why
             if self._plant.child.poll() is not None or time.monotonic() > end:
                 raise TaktError(f"the plant {name!r} did not start")
             time.sleep(0.01)
@@ -118,7 +120,15 @@ def main() -> int:
         follow(args.parent)
     # By name, and not the one there is: a checkout's own metadata may stand beside the installed one's.
     found = {entry.name: entry for entry in entry_points(group="takt.plants")}
-    found[args.name].load()(args.folder)
+    try:
+        found[args.name].load()(args.folder)
+    except ModuleNotFoundError as error:
+        what = f"the plant {args.name!r} needs {error.name}"
+        print(f"takt: {what}: pip install 'takt-vla[sim]'", file=sys.stderr)
+        return 1
+    except TaktError as error:
+        print(f"takt: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -140,11 +140,14 @@ class Ears:
             policy: the name of the policy whose skills are the grammar.
 
         Raises:
-            TaktError: the file cannot be read, or nothing to recognise speech with is installed.
+            TaktError: the file cannot be read, there is no microphone, or nothing to recognise speech with is
+                installed.
         """
         _sphinx()
         grammar(find(policy))
-        if source != MICROPHONE:
+        if source == MICROPHONE:
+            _sounddevice()
+        else:
             samples(Path(source))
         self.open = True
         context = multiprocessing.get_context("spawn")
@@ -191,11 +194,31 @@ def _played(sound: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _microphone() -> Iterator[np.ndarray]:
-    import sounddevice
-
-    with sounddevice.InputStream(samplerate=RATE, channels=1, dtype="int16", blocksize=FRAME) as stream:
+    with _sounddevice().InputStream(samplerate=RATE, channels=1, dtype="int16", blocksize=FRAME) as stream:
         while True:
             yield stream.read(FRAME)[0][:, 0].copy()
+
+
+def _sounddevice() -> Any:
+    """The library of microphones, where there is one to hear.
+
+    Raises:
+        TaktError: it is not installed, or there is no microphone.
+    """
+    try:
+        import sounddevice
+    except ModuleNotFoundError:
+        raise TaktError("--voice microphone needs sounddevice: pip install 'takt-vla[voice]'") from None
+    except OSError:
+        raise TaktError(
+            "--voice microphone needs PortAudio: apt install libportaudio2, or --voice FILE.wav"
+        ) from None
+    try:
+        sounddevice.check_input_settings(channels=1, dtype="int16", samplerate=RATE)
+    except (sounddevice.PortAudioError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise TaktError(f"no microphone can be heard ({why}); plug one in, or --voice FILE.wav") from None
+    return sounddevice
 
 
 def _text(made: Any) -> str:

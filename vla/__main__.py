@@ -82,6 +82,7 @@ EXTRAS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Errors become one line, never a traceback, where a user can act."""
     args = list(sys.argv[1:] if argv is None else argv)
+    fill_streams()
     if threading.current_thread() is threading.main_thread():
         # A service manager's way to stop: it ends as Ctrl-C does, with everything closed.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -105,6 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # A file or folder that the user named, or a full disk.
         return complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status=1)
+
+
+def fill_streams() -> None:
+    """Give a process that was started without standard streams (`takt run ... <&-`) empty ones.
+
+    Python has None there; and the next file opened would take their numbers, for children to write into.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open as long as the process)
 
 
 def dispatch(args: list[str]) -> int:
