@@ -83,14 +83,18 @@ def lasting(report: dict[str, Any]) -> dict[str, Any]:
 def test_a_killed_run_goes_on_and_shards_are_the_whole(place: Path) -> None:
     whole = lasting(run(place))
     journal = place / "journal"
-    process = start(place, "--journal", journal, "--workers", "2")
-    while not journal.is_file() or journal.read_bytes().count(b"\n") < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    kept = journal.read_bytes()
-    done = kept.count(b"\n") - 1
+    for _ in range(5):  # on a busy machine all may have been played before anybody looked
+        process = start(place, "--journal", journal, "--workers", "2")
+        while not journal.is_file() or journal.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kept = journal.read_bytes()
+        done = kept.count(b"\n") - 1
+        if done < COUNT:
+            break
+        journal.unlink()
     assert 2 <= done < COUNT
     assert lasting(run(place, "--journal", journal)) == whole
     # What was there was not played again.
