@@ -12,7 +12,9 @@ back what the servos held before.
 from __future__ import annotations
 
 import select
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,6 +57,8 @@ class Command:
             raise TaktError(f"{self.out} is there already; choose another name, or --overwrite")
         if not sys.stdin.isatty():
             raise TaktError("this asks questions: run it in a terminal")
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
         port = Port(self.port)
         try:
             found = calibrate(Bus(port, UNHURRIED), self.out)

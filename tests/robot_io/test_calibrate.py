@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -35,8 +37,10 @@ class Terminal:
         self._master, slave = pty.openpty()
         command = [sys.executable, "-m", "vla", "calibrate", *args]
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, start_new_session=True
-        )
+            command, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, start_new_session=True,
+            # As below a shell's `&`: what asks questions in a terminal is to hear Ctrl-C all the same.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        )  # fmt: skip
         os.close(slave)
         self.said = ""
 
@@ -44,17 +48,21 @@ class Terminal:
         """Until it has said something; a test fails when it ends before."""
         while words not in self.said:
             try:
-                self.said += os.read(self._master, 65536).decode()
+                self.said += self._read().decode()
             except OSError:  # it has ended
                 assert words in self.said, self.said
         self.said = self.said.partition(words)[2]
+
+    def _read(self) -> bytes:
+        assert select.select([self._master], [], [], PATIENCE)[0], f"nothing comes after: {self.said}"
+        return os.read(self._master, 65536)
 
     def enter(self) -> None:
         os.write(self._master, b"\n")
 
     def status(self) -> int:
         try:
-            while piece := os.read(self._master, 65536):
+            while piece := self._read():
                 self.said += piece.decode()
         except OSError:
             pass
