@@ -22,6 +22,7 @@ import numpy as np
 import zmq
 
 from sim.play import Goal
+from sim.tabletop import tasks
 from sim.tabletop.arm import FORCE
 from sim.tabletop.scene import TIMESTEP
 from sim.tabletop.suite import SPLITS, SUITE, Scenario
@@ -43,7 +44,7 @@ class Table:
 
     def __init__(self, now: float) -> None:
         self.world = World()
-        self.lay(0, "seen", now)
+        self.lay(tasks.EXAMPLE, "seen", now)
         self.held = False
 
     def lay(self, seed: int, split: str, now: float) -> Scenario:

@@ -99,7 +99,7 @@ class TabletopRobot:
         self.world.close()
 
 
-def make(seed: int | str = 0) -> TabletopRobot:
+def make(seed: int | str = tasks.EXAMPLE) -> TabletopRobot:
     """The robot of the name `tabletop`: a random table, in real time."""
     robot = TabletopRobot(World(), MonotonicClock())
     robot.reset(*tasks.draw(np.random.default_rng(int(seed))))

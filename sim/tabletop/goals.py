@@ -65,7 +65,8 @@ def laid(text: str, seed: int) -> Sequel:
     """
     reading = SKILLS.read(text)
     if not reading.wishes:
-        raise TaktError(f"{reading.problem}: {text!r}; try '{chr(39).join(instructions.examples()[:3])}'")
+        known = ", ".join(repr(each) for each in instructions.examples()[:3])
+        raise TaktError(f"{reading.problem}; try {known}")
     rng, wanted = np.random.default_rng(seed), []
     for wish in reading.wishes:
         some = list(zip(wish.each or (wish.text,), wish.choice or ("",), strict=False))

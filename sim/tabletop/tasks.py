@@ -31,6 +31,7 @@ T = TypeVar("T")
 HOME = np.array([0.0, -0.55, 0.75, 0.95, 0.0, 0.9])  # [rad]
 # How often each verb is asked.
 SHARES = {"put": 0.30, "stack": 0.20, "push": 0.22, "touch": 0.12, "lift": 0.16}
+EXAMPLE = 456  # a seed whose table has what examples name: a red cube, a blue cube and one bowl, a blue one
 SPATIAL = 0.2  # share of put, touch and lift that need a spatial word
 
 
