@@ -75,6 +75,7 @@ class Agenda:
     Attributes:
         plan: its steps; those of the plan before stay until the next one begins.
         phase: what is done about the step that runs. paused: told to wait.
+        tells: whether the policy says when a step is done.
         last: the instruction that was given last. open: what a question of ours is about.
         plays, pose: see `Instructions`.
     """
@@ -104,6 +105,7 @@ class Agenda:
         self._seen: set[str] = set()  # what the policy was asked about
         self._before: set[str] = set()  # what is done before another step, with the hand where it is
         self.left: list[str] = []  # what a failure left undone
+        self.tells = False
         self._look: Look | None = None
         self._start: np.ndarray | None = None  # where the arm began, shape (S,)
         self._rows: np.ndarray | None = None  # of the newest answer, shape (H, A)
@@ -287,7 +289,8 @@ class Agenda:
         if self._returns:
             self._far = max(self._far, self._away(seen))
         if answer is not None:
-            if answer.done is None:  # a policy that cannot tell is not given up
+            self.tells = answer.done is not None
+            if not self.tells:  # a policy that cannot tell is not given up
                 self._since = now
             self._agreed = self._agreed + 1 if (answer.done or 0.0) >= p.done else 0
             self._empty = self._empty + 1 if stands(answer) and not self._try else 0

@@ -126,6 +126,11 @@ class Words:
         return not self.plan or any(step.state == "failed" for step in self.plan)
 
     @property
+    def unfinished(self) -> bool:
+        """Whether a policy that can tell has not said yet that all is done."""
+        return self._agenda.tells and not self._agenda.over
+
+    @property
     def paused(self) -> bool:
         """Whether it was told to wait."""
         return self._agenda.paused

@@ -238,7 +238,9 @@ class Command:
                 words = self._words(robot, policy)
                 result, budget, limit = self._obey(robot, policy, words, pressed, shown)
             self._report(result, budget, limit, words)
-        if result.reason == "done" and words.failed:
+        if result.reason == "done" and words.unfinished:
+            print(f"not done within {self.seconds:g} s for each step; --seconds allows more")
+        if result.reason == "done" and (words.failed or words.unfinished):
             return 1
         return {"done": 0, "interrupted": 130}.get(result.reason, 1)
 
