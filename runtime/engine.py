@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -236,7 +237,7 @@ class GraphPolicy:
         chosen = []
         for i, (draws, r) in enumerate(zip(actions, requests, strict=True)):
             repeated = self._rows(r.prefix)[1] * (self.spec.joining == "prefix") > 0
-            mine = {name: value[i : i + 1] for name, value in memory.items()}
+            mine = partial(_row, memory, i)
             chosen.append(draws[int(np.argmin(self.judge(draws, r, repeated, mine)))])
         return chosen
 
@@ -254,6 +255,11 @@ class OnnxPolicy(GraphPolicy):
     def __init__(self, bundle: Bundle, threads: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         graphs = {name: OnnxGraph(file, threads) for name, file in bundle.graphs.items()}
         super().__init__(bundle, graphs, clock)
+
+
+def _row(memory: Arrays, i: int) -> Arrays:
+    """Row `i` of each, a batch of one, on the host."""
+    return {name: np.asarray(value)[i : i + 1] for name, value in memory.items()}
 
 
 def _stack(feeds: list[Arrays]) -> Arrays:

@@ -13,7 +13,7 @@ makes N smaller before it costs a step (pace.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,11 +26,12 @@ from vla.contract import PolicySpec, Request, TaktError
 MOST = 64  # candidates
 JUDGES = ("coherence", "critic", "refuse", "world")
 WORLDLY = ("refuse", "world")
+Memory = Callable[[], Arrays]
 
 
 class Judge(Protocol):
     def __call__(
-        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Arrays
+        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Memory
     ) -> np.ndarray:
         """How bad each chunk is, shape (C,); the least is taken.
 
@@ -38,7 +39,8 @@ class Judge(Protocol):
             chunks: shape (C, H, A), physical units.
             request: what was asked.
             repeated: shape (H,), bool; rows that all of them have from the request's prefix.
-            memory: what the prefix graph made of the observation, a batch of one.
+            memory: gives what the prefix graph made of the observation, a batch of one; it may have to be
+                fetched from a device.
         """
 
 
@@ -102,7 +104,7 @@ class Coherence:
         self._space = spec.actions
 
     def __call__(
-        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Arrays
+        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Memory
     ) -> np.ndarray:
         return apart(chunks, self._space, request.prefix, repeated)
 
@@ -114,9 +116,9 @@ class Critic:
         self._graph = graph
 
     def __call__(
-        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Arrays
+        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Memory
     ) -> np.ndarray:
-        feeds = {name: np.repeat(np.asarray(value), len(chunks), axis=0) for name, value in memory.items()}
+        feeds = {name: np.repeat(value, len(chunks), axis=0) for name, value in memory().items()}
         score = self._graph(feeds | {"actions": chunks.astype(np.float32)})["score"]
         return -np.asarray(score, np.float64)
 
@@ -128,6 +130,6 @@ class Nobody:
         self._name = name
 
     def __call__(
-        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Arrays
+        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Memory
     ) -> np.ndarray:
         raise TaktError(f"the judge {self._name!r} plays chunks in a simulator, and nobody gave it one")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.graphs import Arrays
-from runtime.safety import Limits, Memory, limit
-from runtime.think import Coherence, Judge
+from runtime.safety import Limits, limit
+from runtime.safety import Memory as Filtered
+from runtime.think import Coherence, Judge, Memory
 from sim.robot import TabletopRobot
 from sim.tabletop import rules
 from sim.tabletop.world import TICK_STEPS, World
@@ -49,7 +49,7 @@ class Foresight:
         self._coherence = Coherence(spec)
 
     def __call__(
-        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Arrays
+        self, chunks: np.ndarray, request: Request, repeated: np.ndarray, memory: Memory
     ) -> np.ndarray:
         costs = np.array([self._played(rows, request.observation.time) for rows in chunks])
         apart = self._coherence(chunks, request, repeated, memory)
@@ -62,7 +62,7 @@ class Foresight:
         world.keep()
         # What the loop's filter remembers is nearly that: the arm moves as it was commanded to.
         last = world.commanded()
-        now, memory = begun, Memory(last, world.speeds(), last, begun)
+        now, memory = begun, Filtered(last, world.speeds(), last, begun)
         while (row := chunk.at(now, self._spec.actions.absolute)) is not None:
             now += TICK
             command, memory, _ = limit(self._limits, memory, row, world.joints(), now)

@@ -39,7 +39,7 @@ def test_frames_have_the_size_that_is_wanted_and_their_time() -> None:
     sizes = (CameraSpec("wrist", 48, 64), CameraSpec("another", 8, 8))
     with Cameras(parse("front:pattern,size=32x24,wrist:pattern"), sizes) as cameras:
         assert cameras.specs == (CameraSpec("front", 24, 32), CameraSpec("wrist", 48, 64))
-        before = cameras.look()
+        before = looking(cameras, lambda s: not s.blind, "blind")  # they have only just begun
         assert {n: f.shape for n, f in before.frames.items()} == {"front": (24, 32, 3), "wrist": (48, 64, 3)}
         assert not before.blind
         after = looking(cameras, lambda s: s.captured["front"] > before.captured["front"], "no new frame")
@@ -52,7 +52,7 @@ def test_the_rate_is_measured() -> None:
     rate = float(row.detail.split()[0])
     assert 8.0 < rate < 21.5, row  # a busy machine skips beats
     assert "frames a second" in row.detail
-    assert "were asked for" in measured(parse("front:pattern,fps=900")[0], 0.5).detail
+    assert "were asked for" in measured(parse("front:pattern,size=1920x1080,fps=900")[0], 0.5).detail
     with pytest.raises(TaktError, match="no kind"):
         rows("front:usb:0")
 

@@ -48,9 +48,9 @@ def test_coherence_takes_what_goes_on_with_the_plan() -> None:
     plan = rng.normal(size=SHAPE)
     draws = plan + np.array([0.3, -0.01, 0.1])[:, None, None]
     weights = (np.arange(SPEC.chunk_length) < 4).astype(np.float32)
-    assert np.argmin(judge(draws, asked(Prefix(plan, weights)), NOTHING, {})) == 1
+    assert np.argmin(judge(draws, asked(Prefix(plan, weights)), NOTHING, dict)) == 1
     # Without a plan the draw in the middle of the others.
-    assert np.argmin(judge(draws, asked(), NOTHING, {})) == 2
+    assert np.argmin(judge(draws, asked(), NOTHING, dict)) == 2
 
 
 class Sum:
@@ -68,7 +68,7 @@ class Sum:
 def test_the_critic_takes_what_is_worth_most_wherever_it_stands(order: list[int]) -> None:
     judge = think.judge_of(Thinking(5, "critic"), SPEC, {"critic": Sum()})
     draws = np.array(order, float)[:, None, None] * np.ones(SHAPE)
-    bad = judge(draws, asked(), NOTHING, {"memory_goal": np.zeros((1, 1), np.float32)})
+    bad = judge(draws, asked(), NOTHING, lambda: {"memory_goal": np.zeros((1, 1), np.float32)})
     assert bad.shape == (5,) and order[int(np.argmin(bad))] == 4
 
 
@@ -76,4 +76,4 @@ def test_a_judge_that_is_not_there_is_named() -> None:
     with pytest.raises(TaktError, match=r"no critic.*takt export --critic"):
         think.judge_of(Thinking(4, "critic"), SPEC, {})
     with pytest.raises(TaktError, match="'world' plays chunks in a simulator"):
-        think.judge_of(Thinking(4, "world"), SPEC, {})(np.zeros((4, *SHAPE)), asked(), NOTHING, {})
+        think.judge_of(Thinking(4, "world"), SPEC, {})(np.zeros((4, *SHAPE)), asked(), NOTHING, dict)

@@ -33,7 +33,7 @@ SPEC = replace(expert.spec(SUITE), dt=rollouts.DT, chunk_length=rollouts.ROWS)
 
 
 def judged(robot: TabletopRobot, judge: Judge, chunks: list[np.ndarray]) -> np.ndarray:
-    return judge(np.array(chunks), Request(robot.read()), NOTHING, {})
+    return judge(np.array(chunks), Request(robot.read()), NOTHING, dict)
 
 
 def under_way(robot: TabletopRobot, seed: int, ticks: int) -> tuple[np.ndarray, np.ndarray]:

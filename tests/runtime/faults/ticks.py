@@ -54,8 +54,9 @@ class Witness(Guard):
         lateness: float = 0.0,
         skipped: int = 0,
         link_up: bool = True,
+        waiting: bool = False,
     ) -> np.ndarray:
-        command = super().__call__(target, seen, now, lateness, skipped, link_up)
+        command = super().__call__(target, seen, now, lateness, skipped, link_up, waiting)
         status, at = self.status, max(now, seen.time)
         self.ticks.append(Tick(now, at, target, command, status.state, status.active, link_up))
         return command
