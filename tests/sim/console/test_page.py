@@ -16,6 +16,7 @@ pytest.importorskip("websockets", reason="no page without the extra `console`")
 
 from websockets.sync.client import ClientConnection, connect
 
+from runtime import live
 from tests.sim.console.conftest import Demo, until
 from tests.sim.report.browser import CHROMIUM, Browser
 
@@ -102,6 +103,7 @@ def rested(demo: Demo, page: Page) -> Page:
     until(demo.still, "the arm does not come to rest")
     page.click(element("again"))
     page.wait_for(f"{element('state')}.textContent === 'HOLD'", "no table was laid")
+    time.sleep(1.2 * live.QUIET)  # what is said so soon after a stop is not taken
     return page
 
 
