@@ -36,6 +36,7 @@ from sim.video import film
 from vla.contract import Observation, TaktError, check_match
 
 RATE = 30.0  # ticks a second
+LOOK = 0.5  # s that the world may take to come to rest when all is said to be done
 INSTRUCTION = "put the red cube in the blue bowl"
 
 
@@ -172,6 +173,7 @@ class Whole:
     def __init__(self, judge: Judge, talk: Conversation, begun: float, end: float) -> None:
         self._judge, self._talk, self._begun, self._end = judge, talk, begun, end
         self.reached, self.took, self.why = False, float("inf"), ""
+        self._over: float | None = None  # since when nothing is left to do, s
 
     def __call__(self, now: float) -> bool:
         self._judge.look(now)
@@ -179,8 +181,12 @@ class Whole:
         if self.reached:
             self.took = now - self._begun
         over = self._talk(now)
+        self._over = (now if self._over is None else self._over) if over else None
+        # The policy may have seen it before the rule has held for long enough.
+        over = self._over is not None and now - self._over >= goals.SETTLE + LOOK
         if over and not self.reached and self._talk.words.over:
-            self.why = f"NO success: {self._talk.words.log[-1][1]}"
+            words, last = self._talk.words, self._talk.words.log[-1][1]
+            self.why = f"NO success: {last}" + ("" if words.failed else ", says the policy, and it is not")
         return self.reached or over or now >= self._end
 
 
