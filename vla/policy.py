@@ -68,7 +68,7 @@ class TorchPolicy(TorchSampler):
 
     def __init__(
         self,
-        model: nano.Nano,
+        model: Any,
         spec: PolicySpec,
         reader: Reader,
         steps: int = 4,
@@ -79,6 +79,7 @@ class TorchPolicy(TorchSampler):
     ) -> None:
         """
         Args:
+            model: nano.Nano, or for a class made of this one another with a prefix and a step.
             steps: of the sampler. noise: scale of what it starts from. beta: bound of the guidance.
             joining: the spec's by default.
         """
@@ -107,7 +108,7 @@ class TorchPolicy(TorchSampler):
         words = self._reader(observation.instruction)
         marks.append(self._clock())
         memory = self._model.prefix(frames, state, *words)
-        done = float(self._model.finished(memory[0]))
+        done = self._finished(memory)
         marks.append(self._clock())
         actions, seconds = self._sample(memory, prefix, None if deadline is None else marks[0] + deadline)
         marks.append(self._clock())
@@ -116,8 +117,12 @@ class TorchPolicy(TorchSampler):
         rest = (tuple(seconds), marks[0], done)
         return ActionChunk(observation.time, self.spec.dt, actions, stages, *rest)
 
+    def _finished(self, memory: Any) -> float | None:
+        """The probability that the task is done; None where the model cannot tell."""
+        return float(self._model.finished(memory[0]))
+
     def _sample(
-        self, memory: nano.Memory, prefix: Prefix | None, due: float | None
+        self, memory: Any, prefix: Prefix | None, due: float | None
     ) -> tuple[np.ndarray, list[float]]:
         """Actions, shape (H, A), and the seconds of each step; `due` on the clock."""
         rows = self._rows(prefix)
