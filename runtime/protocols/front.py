@@ -5,10 +5,15 @@ from __future__ import annotations
 import hmac
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
 
 from runtime.bind import loopback
-from vla.contract import TaktError
+from runtime.fields import WireError
+from runtime.protocols.keymap import KeyMap, Missing
+from vla.contract import Observation, TaktError
 
 _LONGEST = 500  # characters of an answer to what was wrong
 
@@ -59,3 +64,38 @@ def said(error: BaseException) -> str:
         return " ".join(str(error).split())[:_LONGEST]
     print(f"takt: a request failed: {type(error).__name__}: {error}", file=sys.stderr)
     return "the request failed, see the server's log"
+
+
+def observation(
+    value: Any, mapping: KeyMap, now: float, picture: Callable[[Any], Any] = lambda found: found
+) -> Observation:
+    """An observation that comes as a map; a key with slashes may lead through maps within maps.
+
+    Args:
+        now: when it arrived, s.
+        picture: what stands under a camera's key -> its frame.
+
+    Raises:
+        WireError: it is no map, or does not fit the mapping.
+    """
+    if not isinstance(value, dict):
+        raise WireError(f"a {type(value).__name__} instead of an observation")
+
+    def find(key: str) -> Any:
+        found = value
+        if key in value:
+            return value[key]
+        for step in key.split("/"):
+            if not isinstance(found, dict) or step not in found:
+                raise Missing(f"{key!r} is missing; the request has {names(value)}")
+            found = found[step]
+        return found
+
+    return mapping.observation(now, lambda key: picture(find(key)), lambda key: _row(find(key)), find)
+
+
+def _row(value: Any) -> Any:
+    """A gripper may come as a number, or an array of one without sides."""
+    if type(value) in (int, float):
+        return np.array([value], np.float64)
+    return value.reshape(1) if isinstance(value, np.ndarray) and value.ndim == 0 else value
