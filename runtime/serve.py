@@ -18,7 +18,7 @@ from runtime.bind import check_bind
 from runtime.child import follow
 from runtime.desk import Desk
 from runtime.policies import open_policy
-from runtime.protocols import front, gr00t, mapping, openpi
+from runtime.protocols import front, gr00t, mapping, openpi, vla_eval
 from runtime.server import Server
 from runtime.think import served
 from vla.contract import Policy, TaktError
@@ -26,11 +26,18 @@ from vla.contract import Policy, TaktError
 FOREIGN: Mapping[str, Callable[..., AbstractContextManager[Any]]] = {
     "gr00t": gr00t.Front,
     "openpi": openpi.Front,
+    "vla-eval": vla_eval.Front,
 }
 PROTOCOLS = ("takt", *FOREIGN)
-_PLACES = {"takt": "tcp://127.0.0.1:5555", "gr00t": "tcp://127.0.0.1:5555", "openpi": "ws://127.0.0.1:8000"}
-_BESIDE = "tcp://127.0.0.1:5556"  # gr00t's, where takt has the place that both expect
-_SCHEMES = {"gr00t": "tcp", "openpi": "ws"}
+_PLACES = {
+    "takt": "tcp://127.0.0.1:5555",
+    "gr00t": "tcp://127.0.0.1:5555",
+    "openpi": "ws://127.0.0.1:8000",
+    "vla-eval": "ws://127.0.0.1:8000",
+}
+# Where the second listens of two that expect the same place.
+_BESIDE = {("takt", "gr00t"): "tcp://127.0.0.1:5556", ("openpi", "vla-eval"): "ws://127.0.0.1:8001"}
+_SCHEMES = {"gr00t": "tcp", "openpi": "ws", "vla-eval": "ws"}
 _LOOK = 0.5  # s between looks at whether the native front still serves
 
 
@@ -44,9 +51,9 @@ def places(protocols: list[str], binds: list[str]) -> dict[str, str]:
         if name not in PROTOCOLS:
             raise TaktError(f"no protocol {name!r}; valid: {', '.join(PROTOCOLS)}")
     if len(set(protocols)) != len(protocols) or not protocols:
-        raise TaktError("--protocol takes one or several of takt, gr00t, openpi, each once")
+        raise TaktError(f"--protocol takes one or several of {', '.join(PROTOCOLS)}, each once")
     if not binds:
-        taken = {"gr00t": _BESIDE} if "takt" in protocols else {}
+        taken = {second: place for (first, second), place in _BESIDE.items() if first in protocols}
         return {name: taken.get(name, _PLACES[name]) for name in protocols}
     if len(binds) != len(protocols):
         wanted = " ".join(protocols)
@@ -66,15 +73,16 @@ class Command:
     """A bundle (a folder with policy.json); a checkpoint's folder, or hub:OWNER/NAME@COMMIT; or NAME or
     NAME:ARGUMENT of an installed policy."""
     protocol: list[str] = field(default_factory=lambda: ["takt"])
-    """One or several of takt, gr00t, openpi: what the robots speak."""
+    """One or several of takt, gr00t, openpi, vla-eval: what the robots, or the benchmarks, speak."""
     bind: list[str] = field(default_factory=list)
-    """Where to listen, one for each protocol: tcp://127.0.0.1:PORT, ipc://PATH, for openpi ws://..."""
+    """Where to listen, one for each protocol: tcp://127.0.0.1:PORT, ipc://PATH, for openpi and vla-eval
+    ws://..."""
     mapping: list[Path] = field(default_factory=list)
-    """For gr00t and openpi: a file that says which of their keys is which of the policy's, one for each."""
+    """For the others than takt: a file that says which of their keys is which of the policy's, one each."""
     keys: Path | None = None
     """Let in only those takt clients whose keys are in this folder (takt keys)."""
     token_file: Path | None = None
-    """A file with the token that gr00t and openpi clients have to show."""
+    """A file with the token that clients of the others than takt have to show."""
     trust_network: bool = False
     """Whoever reaches an address that is open to other machines may speak."""
     batch: int = 8
@@ -125,7 +133,7 @@ class Command:
         where = places(self.protocol, self.bind)
         foreign = [name for name in where if name in FOREIGN]
         if self.mapping and len(self.mapping) != len(foreign):
-            raise TaktError(f"--mapping takes one file for each of {', '.join(foreign) or 'gr00t, openpi'}")
+            raise TaktError(f"--mapping takes one file for each of {', '.join(foreign or FOREIGN)}")
         served(self.think)
         if self.batch < 1 or self.threads < 1:
             raise TaktError("--batch and --threads are at least 1")

@@ -76,6 +76,38 @@ def test_the_gymnasium_example(environment: dict[str, str]) -> None:
     assert finish(environment, "examples/gymnasium_expert.py").count(": done after") >= 4
 
 
+def test_the_harness_example(environment: dict[str, str], tmp_path: Path) -> None:
+    """vla-evaluation-harness, a process of its own, plays tables against the shipped policy."""
+    for package in ("mujoco", "gymnasium", "vla_eval", "websockets"):
+        pytest.importorskip(package)
+    report = tmp_path / "served.json"
+    mapping = "examples/mappings/vla_eval_tabletop.json"
+    flags = [
+        "--protocol",
+        "vla-eval",
+        "--bind",
+        "ws://127.0.0.1:*",
+        "--mapping",
+        mapping,
+        "--json",
+        str(report),
+    ]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "vla", "serve", "vla/bundles/nano", *flags],
+        env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None and "(vla-eval)" in server.stdout.readline()
+        while not report.is_file():
+            time.sleep(0.05)
+        address = json.loads(report.read_text())["address"]
+        said = finish(environment, "examples/vla_eval_tabletop.py", address, "3")
+        assert "of 3 episodes" in said and "success 0.00" not in said
+    finally:
+        server.terminate()
+        assert server.wait(30) == 0
+
+
 def test_no_example_is_forgotten() -> None:
     """Each is named in this file, or tested with what it belongs to."""
     own = Path(__file__).read_text()

@@ -50,10 +50,10 @@ case ,$extras, in
 esac
 case ,$extras, in
     *,protocols,*dev,*)
-        # openpi's own client, which the tests set against our server. Its package asks for a numpy below 2, which
-        # it does not need; what else it imports comes with the extras.
+        # openpi's own client and vla-evaluation-harness, which the tests set against our server. The first asks
+        # for a numpy below 2, the second for film encoders; what they import comes with the extras.
         quietly "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps \
-            openpi-client==0.1.2 || fail "pip failed, see above"
+            openpi-client==0.1.2 vla-eval==0.7.0 || fail "pip failed, see above"
         ;;
 esac
 echo "$wanted" >"$stamp"

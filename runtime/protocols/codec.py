@@ -1,8 +1,10 @@
-"""msgpack with arrays in it, as GR00T's and openpi's clients write it, read as if an enemy had.
+"""msgpack with arrays in it, as clients of other projects write it, read as if an enemy had.
 
     openpi   {b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": [..]}      keys are bytes
              {b"__npgeneric__": True, b"data": number, b"dtype": "<f8"}
     GR00T    {"__ndarray_class__": True, "as_npy": what np.save writes}
+    vla-eval {"__ndarray__": True, "data": bytes, "dtype": "<f4", "shape": [..]}
+             {"__image__": True, "format": "png", "data": bytes, "shape": [h, w, c]}      jpeg, png, raw
 
 An array is a read-only view of the message: its size is compared with its bytes before it is made, its dtype
 is one of a list, and neither np.load nor a parser of Python literals sees what a stranger sent. A message may
@@ -15,6 +17,7 @@ import io
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -40,7 +43,8 @@ def unpack(data: bytes, array: Callable[[dict[Any, Any]], Any]) -> Any:
     """The value in a message; raises WireError for anything else, and nothing but WireError.
 
     Args:
-        array: turns a map into the array that it stands for, or gives it back: `openpi_array`, `gr00t_array`.
+        array: turns a map into the array that it stands for, or gives it back: `openpi_array`, `gr00t_array`,
+            `harness_array`.
     """
     if len(data) > MAX_BYTES:
         raise WireError(f"a message of {len(data)} bytes; at most {MAX_BYTES} are accepted")
@@ -129,7 +133,66 @@ def _gr00t_map(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a message")
 
 
-# ---- both ----
+# ---- vla-evaluation-harness ----
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it came, not decoded yet: `shape` is what it claims to be."""
+
+    kind: str
+    data: bytes
+    shape: tuple[int, ...]
+
+    def decode(self) -> np.ndarray:
+        """Shape (h, w, c), uint8.
+
+        Raises:
+            WireError: it is no such picture, or of another size than it claims.
+        """
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(io.BytesIO(self.data), formats=[self.kind]) as image:
+                # Before a byte of it is decoded: a small file may say that it is enormous.
+                if (image.height, image.width) != self.shape[:2] or len(image.getbands()) != self.shape[2]:
+                    raise WireError(f"a {self.kind} of another size than {list(self.shape)}, which it claims")
+                return np.asarray(image)
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            raise WireError(f"a {self.kind} that cannot be decoded") from None
+
+
+def harness_array(value: dict[Any, Any]) -> Any:
+    """The array or `Picture` that a map stands for; any other map as it is."""
+    if value.get("__image__"):
+        shape, kind, data = _shape(value.get("shape")), value.get("format"), value.get("data")
+        if len(shape) != 3 or shape[2] not in (1, 3, 4) or math.prod(shape) > MAX_BYTES:
+            raise WireError(f"a picture is (height, width, 1, 3 or 4), of at most {MAX_BYTES} bytes")
+        if kind == "raw":
+            return _view(np.dtype(np.uint8), shape, data)
+        if kind not in ("jpeg", "png") or not isinstance(data, bytes):
+            raise WireError("a picture is raw, jpeg or png")
+        return Picture(kind, data, shape)
+    if value.get("__ndarray__"):
+        return _view(_dtype(value.get("dtype")), _shape(value.get("shape")), value.get("data"))
+    return value
+
+
+def harness_pack(value: Any) -> bytes:
+    """A message with arrays as vla-evaluation-harness reads them."""
+    return msgpack.packb(value, default=_harness_map)
+
+
+def _harness_map(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        data = np.ascontiguousarray(value)
+        return {
+            "__ndarray__": True, "data": data.tobytes(), "dtype": data.dtype.str, "shape": list(data.shape),
+        }  # fmt: skip
+    raise TypeError(f"{type(value).__name__} has no place in a message")
+
+
+# ---- all ----
 
 
 def _dtype(name: Any) -> np.dtype:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,9 @@ class KeyMap:
         deadline: s within which every answer is wanted; None for unlimited.
         dialect: of GR00T's protocol, one of `DIALECTS`; None to go by each request.
         seed: of the sampling noise.
+        rate, execute: where the server hands out actions one by one, how many steps they make a second, and
+            how many of them a chunk serves.
+        hello: what else is told who says hello, where the protocol has such.
     """
 
     cameras: dict[str, Camera]
@@ -112,6 +115,9 @@ class KeyMap:
     deadline: float | None = None
     dialect: str | None = None
     seed: int = 0
+    rate: float = 0.0
+    execute: int = 1
+    hello: dict[str, Any] = field(default_factory=dict)
 
     def observation(self, time: float, frame: Find, numbers: Find, words: Find) -> Observation:
         """What a request shows, in the policy's names and SI.

@@ -6,7 +6,7 @@ policy's own names. Everything in it is compared with the policy's spec once, at
     cameras      policy's camera -> their key
     state        their keys, in the order in which they make up the policy's state
     instruction  their key for the words; the first that is there, of several
-    actions      openpi: the columns of "actions"; GR00T: their key -> the policy's dimensions
+    actions      the columns of "actions"; GR00T: their key -> the policy's dimensions
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from runtime.protocols.keymap import Camera, Group, KeyMap, Part
 from vla.contract import PolicySpec, TaktError
 
-PROTOCOLS = ("gr00t", "openpi")
+PROTOCOLS = ("gr00t", "openpi", "vla-eval")
 DIALECTS = ("n1.5", "n1.6")
 LAYOUTS = ("hwc", "chw")
 # Their unit -> ours, and the factor from theirs to ours.
@@ -38,7 +38,10 @@ UNITS: dict[str, tuple[str, float]] = {
     "m/s": ("m/s", 1.0),
     "mm/s": ("m/s", 1e-3),
 }
-_KEYS = {"cameras", "state", "instruction", "actions", "deadline_ms", "dialect", "seed", "about"}
+_KEYS = {"cameras", "state", "instruction", "actions", "deadline_ms", "seed", "about"}
+# Keys that one protocol has; what vla-evaluation-harness is told at hello is the last three.
+_HELLO = ("observation_params", "action_spec", "observation_spec")
+_OWN: dict[str, set[str]] = {"gr00t": {"dialect"}, "openpi": set(), "vla-eval": {"rate", "execute", *_HELLO}}
 _NUMBERS = {"unit", "scale", "offset"}
 _WORDS = (  # where GR00T's robots and simulators have their words
     "annotation.human.task_description",
@@ -67,13 +70,17 @@ def load(path: Path | None, protocol: str, spec: PolicySpec) -> KeyMap:
 
 def default(protocol: str, spec: PolicySpec) -> dict[str, Any]:
     """The mapping of a robot that uses the policy's own names, as its file would be."""
-    prefix = {"openpi": "observation/", "gr00t": ""}[protocol]
+    pictures, state, words = {
+        "openpi": ("observation/", "observation/state", "prompt"),
+        "gr00t": ("", "state", list(_WORDS)),
+        "vla-eval": ("images/", "state", "task_description"),
+    }[protocol]
     names = list(spec.actions.names)
     return {
-        "cameras": {camera.name: prefix + camera.name for camera in spec.cameras},
-        "state": [{"key": prefix + "state"}] if spec.state else [],
-        "instruction": {"openpi": "prompt", "gr00t": list(_WORDS)}[protocol],
-        "actions": {"openpi": names, "gr00t": {"action": names}}[protocol],
+        "cameras": {camera.name: pictures + camera.name for camera in spec.cameras},
+        "state": [{"key": state}] if spec.state else [],
+        "instruction": words,
+        "actions": {"action": names} if protocol == "gr00t" else names,
     }
 
 
@@ -100,12 +107,16 @@ class _Parser:
         self._units = {d.name: d.unit for d in spec.actions.dimensions}
 
     def parse(self, data: Any) -> KeyMap:
-        _want(isinstance(data, dict), "wanted a map", sorted(_KEYS))
-        _known(data, _KEYS, "key")
+        keys = _KEYS | _OWN[self._protocol]
+        _want(isinstance(data, dict), "wanted a map", sorted(keys))
+        others = {key: name for name, own in _OWN.items() for key in own - keys}
+        for key in set(data) & set(others):
+            raise _Wrong(f"{key} is of --protocol {others[key]}; known here are {sorted(keys)}")
+        _known(data, keys, "key")
         defaults = default(self._protocol, self._spec)
         data = defaults | data
         if (dialect := data.get("dialect")) is not None:
-            _want(self._protocol == "gr00t" and dialect in DIALECTS, "dialect is GR00T's, one of", DIALECTS)
+            _want(dialect in DIALECTS, "dialect is one of", DIALECTS)
         return KeyMap(
             self._cameras(data["cameras"]),
             self._state(data["state"]),
@@ -114,7 +125,25 @@ class _Parser:
             _deadline(data.get("deadline_ms")),
             dialect,
             _seed(data.get("seed", 0)),
+            *self._pace(data.get("rate"), data.get("execute")),
+            {key: _plain(data[key], key) for key in _HELLO if key in data},
         )
+
+    def _pace(self, rate: Any, execute: Any) -> tuple[float, int]:
+        """Steps a second, and how many of them a chunk serves."""
+        spec = self._spec
+        own = 1.0 / spec.dt
+        rate = own if rate is None else rate
+        _want(type(rate) in (int, float) and 0 < rate <= 1000, "rate is", ["steps a second, up to 1000"])
+        if abs(rate / own - 1) > 1e-3 and not spec.actions.absolute.all():
+            raise _Wrong(
+                f"rate {rate:g} is not that of the policy's rows, {own:g}, and steps cannot be split"
+            )
+        most = math.floor((spec.chunk_length - 1) * spec.dt * rate + 1e-6) + 1
+        if execute is None:
+            return float(rate), max(1, min(most, round(spec.replan * rate)))
+        _want(type(execute) is int and 1 <= execute <= most, "execute is a number from", [f"1 to {most}"])
+        return float(rate), execute
 
     def _cameras(self, data: Any) -> dict[str, Camera]:
         names = [camera.name for camera in self._spec.cameras]
@@ -162,7 +191,7 @@ class _Parser:
 
     def _actions(self, data: Any) -> tuple[Group, ...]:
         names = self._spec.actions.names
-        if self._protocol == "openpi":
+        if self._protocol != "gr00t":
             _want(isinstance(data, list), "actions is a list of the policy's dimensions", names)
             data = {"actions": data}
         _want(isinstance(data, dict), "actions is a map from their keys to lists of", names)
@@ -272,4 +301,10 @@ def _deadline(value: Any) -> float | None:
 
 def _seed(value: Any) -> int:
     _want(type(value) is int and 0 <= value < 1 << 63, "seed is", ["an integer from 0"])
+    return value
+
+
+def _plain(value: Any, what: str) -> dict[str, Any]:
+    """A map that goes out as it is."""
+    _want(isinstance(value, dict), f"{what} is a map of", ["names to what the benchmark takes"])
     return value

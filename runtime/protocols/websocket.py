@@ -15,6 +15,7 @@ import logging
 import socket
 import threading
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.desk import Desk
@@ -46,6 +47,7 @@ class Front:
     name: ClassVar[str]
     health: ClassVar[tuple[str, str]]  # the path at which a plain GET is answered, and with what
     connections: ClassVar[int] = CONNECTIONS
+    needs: ClassVar[tuple[str, ...]] = ("websockets",)
 
     def __init__(
         self,
@@ -66,10 +68,11 @@ class Front:
         Raises:
             TaktError: websockets is not installed, or the address is malformed, taken or open to others.
         """
-        try:
-            from websockets.asyncio.server import serve
-        except ImportError:
-            raise TaktError("websockets is not installed: pip install 'takt-vla[protocols]'") from None
+        for package in self.needs:
+            if find_spec(package) is None:
+                raise TaktError(f"{package} is not installed: pip install 'takt-vla[protocols]'")
+        from websockets.asyncio.server import serve
+
         host, port = front.endpoint(bind, "ws", guarded=trust_network or token is not None)
         self._serve = serve
         self._desk, self._mapping, self._token = desk, mapping, token

@@ -114,7 +114,7 @@ def test_an_open_address_is_one_line(folder: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--protocol", "grpc"], "valid: takt, gr00t, openpi"),
+        (["--protocol", "grpc"], "valid: takt, gr00t, openpi, vla-eval"),
         (["--protocol", "takt", "takt"], "each once"),
         (["--protocol", "takt", "openpi", "--bind", "tcp://127.0.0.1:1"], "one address for each"),
         (["--mapping", "a.json"], "one file for each"),
