@@ -260,7 +260,8 @@ class Agenda:
             return
         self._seen.add(look.wish.text)
         if not look.found:
-            self._fail("I see none of them" if look.wish.each else ABSENT, now, look.wish.text)
+            single = f"I do not see {look.missing}" if look.missing else ABSENT
+            self._fail("I see none of them" if look.wish.each else single, now, look.wish.text)
         elif look.wish.each and len(look.choices) > 1:
             self._fail(f"which one: {' or '.join(look.choices)}?", now)
             self.open = look.found

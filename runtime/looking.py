@@ -34,6 +34,17 @@ class Look:
         self._at = 0
         self.probe = self._next()
 
+    @property
+    def missing(self) -> str:
+        """The name of what is not there, where the answers tell; "" where they do not."""
+        if self.found or self.wish.each or not self.wish.names:
+            return ""
+        others = self.wish.probes[0][:-1]
+        thing, rest = self.wish.names
+        if any(self._known.get(probe) for probe in others):
+            return rest  # the policy would begin something with the thing
+        return thing if others or not rest else ""
+
     def take(self, stood: bool) -> bool:
         """The answer to `probe`: whether the policy stood still. True when all is known."""
         self._known[self.probe] = not stood

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
@@ -32,8 +31,7 @@ from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
 from runtime.think import served
-from runtime.typed import Conversation, Typed
-from runtime.voice import Ears
+from runtime.typed import Conversation, Heard
 from vla.contract import Robot, TaktError, check_match
 
 Shown = tuple[page.Feed, str, Path, Any]  # the last a Recorder, or None
@@ -319,11 +317,9 @@ class Command:
                 print(line(stack.enter_context(real_time(self.core))), flush=True)
             else:
                 stack.enter_context(without_collections())
-            typed = Typed() if self.listen or sys.stdin.isatty() else None
-            ears = None if self.voice is None else stack.enter_context(Ears(self.voice, policy.spec.name))
-            sources = tuple(source for source in (typed, ears) if source is not None)
-            seconds, stays = self.seconds if live is None else float("inf"), self._stays(typed, ears)
-            over = Conversation(words, seconds, clock.now(), tuple(s.poll for s in sources), stays)
+            heard = Heard.open(stack, self.voice, policy.spec.name, self.listen)
+            seconds = self.seconds if live is None else float("inf")
+            over = Conversation(words, seconds, clock.now(), heard.polls, self._stays(heard))
             until = over if live is None else live.beside(over)
             ticker = Ticker(clock, period)
             result = loop.run(
@@ -332,8 +328,9 @@ class Command:
             )  # fmt: skip
         return result, budget, limits(policy.spec, period, planner.replan)
 
-    def _stays(self, typed: Typed | None, ears: Ears | None) -> Callable[[], bool]:
+    def _stays(self, heard: Heard) -> Callable[[], bool]:
         """Whether there may be more to hear when all is done."""
+        typed, ears = heard.typed, heard.ears
 
         def more() -> bool:
             asked = self.listen and typed is not None and typed.open

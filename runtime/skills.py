@@ -29,6 +29,8 @@ class Wish:
         first: what to do before where the policy takes it for done although the hand has been nowhere, as
             with a bowl that holds another thing: "lift the red cube". Empty for nothing.
         each_first: the same for each of `each`.
+        names: of the text itself, what the probes before the last are about, and what else it names; so that
+            it can be said what is not there. Empty where that is not known.
     """
 
     text: str
@@ -37,6 +39,7 @@ class Wish:
     probes: tuple[tuple[str, ...], ...] = ()
     first: str = ""
     each_first: tuple[str, ...] = ()
+    names: tuple[str, str] | tuple[()] = ()
 
     @property
     def firsts(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Lines that are typed while the arm moves: read at the tick, never waited for."""
+"""Lines that come while the arm moves, typed or spoken: read at the tick, never waited for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TextIO
 
 from runtime.instruct import Words
+from runtime.voice import Ears
 
 _MOST = 4096  # bytes of a line; what is longer is no instruction
 _TURN = 8  # lines a tick
@@ -55,6 +58,30 @@ def _in_background(terminal: int) -> bool:
         return os.tcgetpgrp(terminal) != os.getpgrp()
     except OSError:  # a pipe, or a terminal that is not ours
         return False
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Where a person's words come from: what is typed and what is spoken; None where nothing is."""
+
+    typed: Typed | None
+    ears: Ears | None
+
+    @staticmethod
+    def open(stack: ExitStack, voice: str | None, policy: str, keys: bool = False) -> Heard:
+        """
+        Args:
+            voice: what is listened to, see `Ears`; None for nothing. `stack` closes it.
+            policy: the name of the policy whose language is spoken.
+            keys: read standard input even where it is no terminal.
+        """
+        ears = None if voice is None else stack.enter_context(Ears(voice, policy))
+        return Heard(Typed() if keys or sys.stdin.isatty() else None, ears)
+
+    @property
+    def polls(self) -> tuple[Callable[[], list[str]], ...]:
+        """Each gives the lines that have come."""
+        return tuple(source.poll for source in (self.typed, self.ears) if source is not None)
 
 
 class Conversation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +23,7 @@ from runtime.machine import machine
 from runtime.planner import Planner
 from runtime.realtime import without_collections
 from runtime.run import interruptible, policy_at, told
-from runtime.typed import Conversation, Typed
-from runtime.voice import Ears
+from runtime.typed import Conversation, Heard
 from sim import live
 from sim.evaluate import SHIPPED
 from sim.robot import TabletopRobot
@@ -213,11 +211,9 @@ def obey(
 
     with ExitStack() as stack:
         stack.enter_context(without_collections())
-        ears = None if voice is None else stack.enter_context(Ears(voice, policy.spec.name))
-        typed = Typed() if sys.stdin.isatty() else None
-        sources = tuple(source.poll for source in (typed, ears) if source is not None)
+        heard = Heard.open(stack, voice, policy.spec.name)
         begun, allowed = clock.now(), seconds * len(asked.goals)
-        talk = Conversation(words, allowed, begun, sources)
+        talk = Conversation(words, allowed, begun, heard.polls)
         goal = Whole(Judge(robot.world, asked.goals), talk, begun, begun + allowed)
         result = loop.run(
             robot, Planner(policy.spec, policy, period=1.0 / RATE), Ticker(clock, 1.0 / RATE), budget,

@@ -23,8 +23,7 @@ from runtime.live import Live
 from runtime.planner import Planner
 from runtime.realtime import line, real_time, without_collections
 from runtime.run import Presses
-from runtime.typed import Conversation, Typed
-from runtime.voice import Ears
+from runtime.typed import Conversation, Heard
 from sim.robot import TabletopRobot
 from sim.tabletop import goals, instructions, rules, tasks
 from sim.tabletop.suite import Scenario
@@ -71,9 +70,7 @@ def serve(
             print(line(stack.enter_context(real_time())), flush=True)
         else:
             stack.enter_context(without_collections())
-        typed = Typed() if sys.stdin.isatty() else None
-        ears = None if voice is None else stack.enter_context(Ears(voice, policy.spec.name))
-        sources = tuple(source.poll for source in (typed, ears) if source is not None)
+        heard = Heard.open(stack, voice, policy.spec.name)
         while True:
             scenario.lay(robot)
             link.clear()  # answers to what was seen on the table before
@@ -85,7 +82,7 @@ def serve(
             guard, budget = Guard(robot.spec), Budget()
             live.begin(robot, words, planner, guard, budget)
             live.judged(Referee(robot.world))
-            talk = Conversation(words, float("inf"), clock.now(), sources, stays=lambda: True)
+            talk = Conversation(words, float("inf"), clock.now(), heard.polls, stays=lambda: True)
             either = live.beside(talk)
 
             def until(now: float, either: Callable[[float], bool] = either) -> bool:

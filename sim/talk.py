@@ -21,6 +21,7 @@ from runtime.instruct import Fixed, Instructions, Words
 from runtime.latency import Draws
 from runtime.planner import InlineLink, Planner
 from runtime.watchdogs import Watch
+from sim.disturbed import Disturbed
 from sim.play import Options, Worker
 from sim.tabletop import goals as long
 from sim.tabletop import instructions, rules, tasks
@@ -239,5 +240,7 @@ class Run:
         planner = Planner(self.worker.policy.spec, link, join=o.join, period=o.period)
         guard = Guard(self.worker.robot.spec, Watch(patience=1e9))
         ticker = Ticker(self.clock, o.period)
-        run = partial(loop.run, self.worker.robot, planner, ticker, Budget(64), words, guard, until)
+        body = self.worker.robot
+        robot = Disturbed(body, self.seed, o.noise) if o.noise else body
+        run = partial(loop.run, robot, planner, ticker, Budget(64), words, guard, until)
         return run(on_tick=watch)

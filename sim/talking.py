@@ -18,6 +18,8 @@ from runtime import joining
 from runtime.latency import parse
 from runtime.machine import machine
 from runtime.policies import open_policy
+from runtime.think import WORLDLY
+from runtime.think import parse as parse_think
 from sim import talk
 from sim.play import Options, make_suite
 from sim.score import percentiles, score
@@ -33,17 +35,19 @@ def run(c: Command) -> int:
     """Play, print, write."""
     _check(c)
     suite = make_suite(c.suite)
-    policy = open_policy(c.policy, threads=1, engine=c.engine)
+    policy = open_policy(c.policy, threads=1, engine=c.engine, think=parse_think(c.think))
     join = joining.make(c.join, policy.spec).name
     rate = suite.rate if c.rate is None else c.rate
-    options = Options(c.suite, c.policy, "seen", False, parse(c.latency), join, rate, c.engine)
+    options = Options(
+        c.suite, c.policy, "seen", False, parse(c.latency), join, rate, c.engine, c.think, c.noise
+    )  # fmt: skip
     kind = "corrections" if c.corrections else "at once" if c.at_once else "plan"
     seeds = range(c.seed, c.seed + c.episodes)
     rows = list(_progress(talk.Talk(options, kind), seeds, c.workers))
     about = {
         "suite": c.suite, "policy": c.policy, "engine": c.engine, "kind": kind, "machine": machine(),
         "latency": {"given": c.latency, **parse(c.latency).to_json()}, "join": join, "rate": rate,
-        "seeds": [seeds[0], seeds[-1]], "replan_s": policy.spec.replan,
+        "seeds": [seeds[0], seeds[-1]], "replan_s": policy.spec.replan, "think": c.think, "noise": c.noise,
     }  # fmt: skip
     report = about | (_corrected(rows) if c.corrections else _long(rows)) | {"episodes": rows}
     if c.json:
@@ -70,8 +74,14 @@ def _check(c: Command) -> None:
         or c.split != "seen"
     ):
         raise TaktError(
-            "--long and --corrections take --episodes --seed --latency --join --workers --json alone"
+            "--long and --corrections take --episodes --seed --latency --join --engine --think --noise "
+            "--workers --json alone"
         )
+    think = parse_think(c.think)
+    if think is not None and think.judge in WORLDLY:
+        raise TaktError(f"--think {c.think}: that judge knows one task, and a sentence has several")
+    if not 0 <= c.noise <= 10:
+        raise TaktError("--noise is from 0 to 10")
     if c.episodes < 1 or c.workers < 1:
         raise TaktError("--episodes and --workers are 1 or more")
 

@@ -15,7 +15,7 @@ from runtime.skills import Reading, Wish
 from sim.tabletop import speech, wordings
 from sim.tabletop.clauses import Part, parts, understood
 from sim.tabletop.hearing import heard
-from sim.tabletop.instructions import canonical
+from sim.tabletop.instructions import canonical, name
 from sim.tabletop.meaning import COLOURS, SHAPES, SIDES, VERBS, Task, Thing
 from sim.tabletop.reading import parse, things_in
 from sim.tabletop.tasks import stackable
@@ -129,7 +129,9 @@ def _words(text: str) -> set[str]:
 def _wishes(part: Part) -> list[Wish]:
     texts = tuple(canonical(task) for task in part.tasks)
     if part.sure:
-        return [Wish(canonical(t), probes=(_probes(t),), first=_first(t)) for t in part.tasks]
+        return [
+            Wish(canonical(t), probes=(_probes(t),), first=_first(t), names=_names(t)) for t in part.tasks
+        ]
     probes, firsts = tuple(map(_probes, part.tasks)), tuple(map(_first, part.tasks))
     return [Wish(part.text, texts, part.choice, probes, each_first=firsts)]
 
@@ -139,6 +141,13 @@ def _probes(task: Task) -> tuple[str, ...]:
     simple = [canonical(replace(task, verb=verb, place=None, side="")) for verb in ("touch", "lift")]
     own = canonical(task)
     return (own,) if own in simple else (*simple, own)
+
+
+def _names(task: Task) -> tuple[str, str] | tuple[()]:
+    """The thing and the place of a task, as people call them; nothing where words of place tell which."""
+    if task.relation:
+        return ()
+    return f"the {name(task.thing)}", f"the {name(task.place)}" if task.place else ""
 
 
 def _first(task: Task) -> str:

@@ -30,6 +30,8 @@ def test_every_instruction_is_known_by_its_plain_wording_and_asks_about_its_thin
         (probes,) = wish.probes
         assert probes[-1] == wish.text
         assert {parse(probe).thing for probe in probes} == {task.thing}  # type: ignore[union-attr]
+        thing, place = wish.names
+        assert thing in wish.text and place in wish.text and bool(place) == (task.place is not None)
 
 
 @pytest.mark.parametrize(

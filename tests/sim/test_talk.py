@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,20 @@ def test_a_plan_and_a_correction_repeat_to_the_bit() -> None:
         worker.close()
 
 
+@pytest.mark.slow
+def test_noise_and_candidates_change_a_sequel() -> None:
+    plain = Options("tabletop", str(SHIPPED), "seen", False, parse("50ms"), None, 30.0)
+    rows = []
+    for options in (plain, replace(plain, noise=1.0), replace(plain, think="4:coherence")):
+        worker = Worker(options)
+        try:
+            rows.append(talk.sequel(worker, 70_003, at_once=False))
+        finally:
+            worker.close()
+    assert rows[0]["sim_seconds"] != rows[1]["sim_seconds"]
+    assert rows[0] != rows[2]
+
+
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for flags, says in (
         (["--at-once"], "give both"),
@@ -71,6 +86,8 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         (["--long", "--suite", "metaworld"], "for --suite tabletop"),
         (["--long", "--split", "phrasings"], "alone"),
         (["--long", "--episodes", "0"], "1 or more"),
+        (["--long", "--think", "4:world"], "a sentence has several"),
+        (["--corrections", "--noise", "11"], "--noise is from 0 to 10"),
     ):
         assert frontdoor.main(["eval", *flags]) == 1
         (line,) = capsys.readouterr().err.strip().splitlines()
