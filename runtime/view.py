@@ -2,7 +2,8 @@
 
 "state", "reasons"          the guard's
 "plan"                      [[text, waiting|running|done|failed|dropped], ...]
-"about"                     robot, policy, rate [Hz], period_ms, late_ms, chunk_ms: what is due by when
+"about"                     robot, policy, rate [Hz], period_ms, late_ms, chunk_ms: what is due by when;
+                            speaks: the policy whose language is spoken
 "counts"                    the planner's, and ticks: asked, answered, late, held, skipped, ...
 "scene"                     {"version", "time", "state"} of a simulated robot, or None
 series, each row with a rising number first; the last ones are repeated:
@@ -72,6 +73,7 @@ class View:
         limit = limits(planner.spec, planner.period, planner.replan)
         due = {"period_ms": "tick", "late_ms": "lateness", "chunk_ms": "chunk"}
         self._about |= {name: 1e3 * limit[stage] for name, stage in due.items()}
+        self._about["speaks"] = planner.spec.name
         self._rows["ticks"] = deque(self._rows["ticks"], max(16, round(RECENT / planner.period)))
 
     def say(self, now: float, text: str, answer: str, tone: str) -> None:

@@ -13,6 +13,7 @@ KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "set": {"name": str, "value": (str, int, float)},
     "table": {"seed": (int, type(None))},
     "record": {"on": bool},
+    "talk": {"on": bool},
 }
 
 

@@ -2,6 +2,7 @@
 // said, answers, ticks) lies with the server, so a page that is loaded again has lost nothing.
 
 import * as charts from "./charts.js";
+import { pushToTalk } from "./talk.js";
 
 const $ = (id) => document.getElementById(id);
 const KEPT = { chunks: 240, ticks: 900, said: 200, changes: 60 };
@@ -29,9 +30,10 @@ function connect() {
   };
 }
 
-function send(wish) {
-  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(wish));
+function raw(data) {
+  if (socket && socket.readyState === WebSocket.OPEN) socket.send(data);
 }
+const send = (wish) => raw(JSON.stringify(wish));
 
 let passing = 0;
 function trouble(text, forMs = 0) {
@@ -48,6 +50,7 @@ function take(said) {
   else if (said.silent > 1.5) trouble(`the control process has said nothing for ${said.silent.toFixed(0)} s`);
   else if (!passing || Date.now() > passing) trouble("");
   for (const name in rows) rows[name] = rows[name].concat(said[name] || []).slice(-KEPT[name]);
+  $("mic").hidden = !said.ears || !navigator.mediaDevices;  // browsers give microphones to safe places alone
   if (said.state === undefined) return;
   $("about").textContent = `${said.about.robot} · ${said.about.policy} · ${said.about.rate} Hz`
     + (said.viewers > 1 ? ` · ${said.viewers} pages look` : "");
@@ -268,8 +271,11 @@ $("text").addEventListener("keydown", (event) => {
   at = Math.min(history.length, Math.max(0, at + by));
   $("text").value = at === history.length ? draft : history[at];
 });
+const mic = pushToTalk($("mic"), send, raw, trouble);
 function key(event) {
-  if (event.code !== "Space" || event.repeat || event.target.closest?.("input[type=text], textarea")) return;
+  if (event.repeat || event.target.closest?.("input[type=text], textarea")) return;
+  if (event.code === "KeyT" && !event.ctrlKey && !event.metaKey && !event.altKey) mic.press();
+  if (event.code !== "Space") return;
   event.preventDefault();
   event.stopPropagation();
   stop();
@@ -277,6 +283,7 @@ function key(event) {
 addEventListener("keydown", key, true);
 addEventListener("keyup", (event) => {  // a focused button would be pressed by the same key
   if (event.code === "Space" && !event.target.closest?.("input[type=text]")) event.preventDefault();
+  if (event.code === "KeyT") mic.release();
 }, true);
 $("delay").addEventListener("input", () => {
   dragging = Date.now() + 600;

@@ -37,13 +37,15 @@ from sim.console.commands import Pace, command
 from sim.console.door import Door, Streams, cookie
 from sim.console.hub import Cursor, Hub
 from sim.console.scene import Scene
+from sim.console.talk import Held, Talk
 from vla.contract import TaktError
 
 RATE = 15.0  # messages a second to a page
 ALIVE = 0.5  # s between signs of life
 QUALITY = 85  # of the cameras' JPEGs
 VIEWERS = 16  # at the most
-PAGES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/charts.js": "charts.js"}
+SCRIPTS = ("page.js", "charts.js", "talk.js", "microphone.js")
+PAGES = {"/": "page.html", "/page.css": "page.css"} | {f"/{name}": name for name in SCRIPTS}
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 # What the page may load: what this server gives, and viser's client in a frame.
 POLICY = (
@@ -58,9 +60,10 @@ class Page:
 
     def __init__(self, folder: Path) -> None:
         context = zmq.asyncio.Context()
-        self.hub, self.scene = Hub(), Scene(folder)
+        self.hub, self.scene, self.talk = Hub(), Scene(folder), Talk()
         self.number = 0
         self.viewers: set[ws.ServerConnection] = set()
+        self._hearing: asyncio.Future[None] | None = None
         self._state = _socket(context, zmq.SUB, folder, "state")
         self._frames = _socket(context, zmq.SUB, folder, "frames")
         self._commands = _socket(context, zmq.PUSH, folder, "commands", 64)
@@ -119,15 +122,48 @@ class Page:
 
     async def _hear(self, viewer: ws.ServerConnection, wrong: list[str]) -> None:
         """Hand on what a page wants; nothing is sent here, so one that does not read may yet stop the arm."""
-        pace = Pace()
+        pace, held = Pace(), Held()
         async for data in viewer:
+            if isinstance(data, bytes):
+                if not held.take(data):
+                    wrong[:] = ["sound, and nobody holds the button"]
+                continue
             wish = command(data)
             if wish is None:
                 wrong[:] = ["that was no command"]
+            elif wish["do"] == "talk":
+                if wish["on"]:
+                    held.begin()
+                elif sound := held.end():
+                    # Not waited for: a stop from this page may come next.
+                    self._spoken(sound, wrong)
             elif wish["do"] != "stop" and not pace(time.monotonic()):
                 wrong[:] = ["too fast: some of it was left out"]
             elif not await self.tell(wish):
                 wrong[:] = ["the control process does not take commands now"]
+
+    def _spoken(self, sound: bytes, wrong: list[str]) -> None:
+        """Have it recognised, and hand it on as what was said; one utterance at a time."""
+
+        async def recognise() -> None:
+            try:
+                lines = await self.talk.words(sound, self._language())
+            except TaktError as error:
+                wrong[:] = [str(error)]
+                return
+            if not lines:
+                wrong[:] = ["nothing that I know was heard"]
+            for line in lines:
+                await self.tell({"do": "say", "text": line})
+
+        if self._hearing is not None and not self._hearing.done():
+            wrong[:] = ["I am still thinking about what was said before"]
+            return
+        self._hearing = asyncio.ensure_future(recognise())
+
+    def _language(self) -> str:
+        """Whose words are spoken: the policy's name; "" before the first state."""
+        return str(self.hub.state.get("about", {}).get("speaks", ""))
 
     async def _send(self, viewer: ws.ServerConnection, wrong: list[str]) -> None:
         """What is new for this page, as fast as it reads and never faster than `RATE`."""
@@ -139,6 +175,7 @@ class Page:
                 news = self.hub.since(cursor) if self.hub.state else {}
                 news |= {"viewers": len(self.viewers), "silent": round(min(silent, 1e6), 2)}
                 news |= {"in_3d": self.scene.number, "error": wrong.pop() if wrong else ""}
+                news |= {"ears": self.talk.understands(self._language())}
                 await viewer.send(json.dumps(news))
                 for name, (number, data) in list(self.hub.frames.items()):
                     if shown.get(name) != number:

@@ -50,6 +50,7 @@ def test_it_does_not_grow() -> None:
         {"do": "table", "seed": None},
         {"do": "table", "seed": 7},
         {"do": "record", "on": True},
+        {"do": "talk", "on": False},
     ],
 )
 def test_commands_that_are_some(wish: dict[str, object]) -> None:

@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
+DATA = Path(__file__).parents[2] / "data"
 HALT = 0.2  # s from the stop's reaching the loop to the last change of command
 PERIOD = 1 / 30
 CHANGES = "document.getElementById('changes').innerText"
@@ -262,6 +263,29 @@ def test_another_table(demo: Demo, rested: Page) -> None:
     page.wait_for(f"{element('try')}.innerText !== {json.dumps(before)}", "the suggestions are the same")
     page.click(element("new"))
     page.wait_for(f"{element('seed')}.textContent === '5'", "the table is the same")
+
+
+def test_spoken_while_the_button_is_held(demo: Demo, rested: Page, tmp_path: Path) -> None:
+    """The browser's own microphone, which hears a file; what was said is answered as if it had been typed."""
+    voice = pytest.importorskip("runtime.voice")
+    pytest.importorskip("pocketsphinx")
+    for name, text in (("push", "push the yellow cylinder to the left"), ("stop", "stop")):
+        file = DATA / f"{name}.wav"
+        flags = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+        flags += [f"--use-file-for-fake-audio-capture={file}%noloop"]
+        page = Page(tmp_path / name, flags=flags)
+        try:
+            page.visit(f"{demo.url}#flat")
+            page.ready()
+            page.wait_for(f"!{element('mic')}.hidden", "there is no button to talk")
+            page.run(f"{element('mic')}.dispatchEvent(new PointerEvent('pointerdown'))")
+            page.wait_for(f"{element('mic')}.getAttribute('aria-pressed') === 'true'", "it is not held")
+            time.sleep(len(voice.samples(file)) / voice.RATE + 2.0)  # the microphone opens meanwhile
+            page.run("dispatchEvent(new PointerEvent('pointerup'))")
+            page.wait_for(f"{element('said')}.innerText.includes('{text}')", f"{name} was not understood")
+            assert not page.complaints
+        finally:
+            page.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])

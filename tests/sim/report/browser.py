@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,16 @@ class Browser:
         complaints: errors of its console, and exceptions nobody caught.
     """
 
-    def __init__(self, home: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+    def __init__(
+        self, home: Path, width: int = 1280, height: int = 900, dark: bool = False, flags: Sequence[str] = ()
+    ) -> None:
         assert CHROMIUM is not None
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self._number = 0
         self._session: str | None = None
         self._process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={home}", "about:blank"],
+            [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={home}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             preexec_fn=lambda: os.nice(15),
