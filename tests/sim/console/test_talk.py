@@ -39,6 +39,10 @@ def test_what_is_held_for_ever_does_not_grow() -> None:
 def test_words_of_a_sound_and_a_recogniser_that_is_killed() -> None:
     pytest.importorskip("pocketsphinx")
 
+    async def until_it_is_noticed(talk: Talk, sound: bytes) -> None:
+        for _ in range(50):
+            await talk.words(sound, "nano")
+
     async def speak() -> None:
         talk = Talk()
         sound = voice.samples(DATA / "stop.wav").tobytes()
@@ -49,8 +53,7 @@ def test_words_of_a_sound_and_a_recogniser_that_is_killed() -> None:
         for process in list(talk._pool._processes):
             os.kill(process, signal.SIGKILL)
         with pytest.raises(TaktError, match="say it again"):
-            for _ in range(50):
-                await talk.words(sound, "nano")
+            await until_it_is_noticed(talk, sound)
         assert await talk.words(sound, "nano") == ["stop"]
 
     asyncio.run(speak())
