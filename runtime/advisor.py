@@ -1,6 +1,7 @@
 """A language model that takes sentences apart, behind any OpenAI-compatible endpoint; never waited for.
 
-    tick --- text the grammar does not understand ---> thread: POST /v1/chat/completions, strict JSON schema
+    tick --- text the grammar does not understand ---> thread: POST /v1/chat/completions, strict JSON schema,
+                                                       to the first model of GET /v1/models
     tick <-- steps, each of which the grammar has to understand, or nothing: then the grammar's answer holds
 
 What comes back is text from outside: it is bounded, checked against the schema, and every step is read by the
@@ -44,12 +45,11 @@ class Advisor:
         asked, failed: questions sent, and those without a usable answer. last_error: why, of the newest.
     """
 
-    def __init__(
-        self, address: str, skills: Skills, model: str = "planner", timeout: float = TIMEOUT
-    ) -> None:
+    def __init__(self, address: str, skills: Skills, model: str = "", timeout: float = TIMEOUT) -> None:
         """
         Args:
             address: http://HOST:PORT/v1, without a key.
+            model: its name there; "" for the first that the endpoint lists.
 
         Raises:
             TaktError: it is no such address.
@@ -97,6 +97,7 @@ class Advisor:
     def _post(self, text: str) -> Any:
         """The model's answer, parsed."""
         known = "; ".join(self._skills.known()) or "anything"
+        self._model = self._model or self._first()
         body = {
             "model": self._model,
             "temperature": 0,
@@ -109,10 +110,25 @@ class Advisor:
                 "json_schema": {"name": "plan", "strict": True, "schema": SCHEMA},
             },
         }
+        return self._http("POST", "chat/completions", json.dumps(body))
+
+    def _first(self) -> str:
+        """The first model that is offered: servers of several want its name in each request."""
+        try:
+            name = self._http("GET", "models")["data"][0]["id"]
+        except (KeyError, IndexError, TypeError):
+            raise TaktError("it offers no model") from None
+        return str(name)
+
+    def _http(self, method: str, what: str, body: str | None = None) -> Any:
+        """What a request brings, parsed.
+
+        Raises:
+            TaktError: it is refused, or its answer is too long.
+        """
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         try:
-            headers = {"Content-Type": "application/json"}
-            connection.request("POST", f"{self._path}/chat/completions", json.dumps(body), headers)
+            connection.request(method, f"{self._path}/{what}", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             data = answer.read(_LONGEST + 1)
         finally:

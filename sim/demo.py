@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from runtime import loop, skills
+from runtime.advisor import Advisor
 from runtime.budget import Budget, limits, table
 from runtime.button import recorder
 from runtime.client import RemotePolicy
@@ -66,6 +67,9 @@ class Command:
     """Without a page: where the film goes."""
     voice: str | None = None
     """Hear what is spoken as well: microphone, or FILE.wav; a terminal's lines are heard in any case."""
+    planner: str | None = None
+    """With a page: who takes apart what the grammar does not understand, an OpenAI-compatible
+    http://127.0.0.1:PORT/v1."""
     threads: int = 1
     """Threads of the engine."""
     json: Path | None = None
@@ -79,6 +83,10 @@ class Command:
         if self.video.suffix != ".mp4":
             raise TaktError(f"--video {self.video}: a film's name ends in .mp4")
         check_place(self.bind, self.token)
+        if self.planner is not None:
+            if self.headless:
+                raise TaktError("--planner is for the page: --headless lays the table for what it is told")
+            Advisor(self.planner, skills.find(""))  # an address that is none, before anything starts
         asked = goals.laid(self.instruction or INSTRUCTION, self.seed)
         return self._film(asked) if self.headless else self._page(live.scenario(asked))
 
@@ -104,7 +112,7 @@ class Command:
             text = self.instruction.strip()
             result, budget = live.serve(
                 robot, policies, scenario, text, pressed, RATE, self.bind, self.token, self.realtime,
-                records, self.voice,
+                records, self.voice, self.planner,
             )  # fmt: skip
         print(f"\n{told(result)}")
         if self.json:

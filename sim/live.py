@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtime import console, loop, skills
+from runtime.advisor import Advisor
 from runtime.budget import Budget
 from runtime.button import Button
 from runtime.client import RemotePolicy
@@ -46,6 +47,7 @@ def serve(
     realtime: bool = False,
     records: Any = None,
     voice: str | None = None,
+    advice: str | None = None,
 ) -> tuple[loop.LoopResult, Budget]:
     """Show the table on a page and obey what people say there, until Ctrl-C; how the last run went.
 
@@ -54,6 +56,7 @@ def serve(
         text: said before the first tick, "" for nothing.
         records: a Recorder for the record button; None for no button.
         voice: what is listened to, see `Ears`; None for nothing.
+        advice: the address of a language model, see `Advisor`; None for none.
     """
     clock = robot.clock
     policy = next(iter(policies.values()))
@@ -71,13 +74,16 @@ def serve(
         else:
             stack.enter_context(without_collections())
         heard = Heard.open(stack, voice, policy.spec.name)
+        known = skills.find(policy.spec.name)
         while True:
+            # One each: a plan for the table before is none for this one.
+            advisor = None if advice is None else Advisor(advice, known)
             scenario.lay(robot)
             link.clear()  # answers to what was seen on the table before
             for one in policies.values():
                 one.reset(scenario.seed)
             live.table = {"seed": scenario.seed, "try": suggestions(scenario)}
-            words = Words(skills.find(policy.spec.name), text, robot.spec)
+            words = Words(known, text, robot.spec, advisor=advisor)
             planner = Planner(policy.spec, link, period=1.0 / rate)
             guard, budget = Guard(robot.spec), Budget()
             live.begin(robot, words, planner, guard, budget)

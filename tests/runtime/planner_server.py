@@ -18,7 +18,14 @@ PLANS: dict[str, Any] = {
 }
 
 
+MODEL = "plans:1b"
+
+
 class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        models = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
+        self._answer(models) if self.path == "/v1/models" else self.send_error(404)
+
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         text = asked["messages"][-1]["content"]
@@ -30,11 +37,17 @@ class Handler(BaseHTTPRequestHandler):
         sound = sound and "put the red cube in the blue bowl" in asked["messages"][0]["content"]
         if text == "think long":
             time.sleep(3.0)
+        if asked["model"] != MODEL:
+            self.send_error(404)
+            return
         if text == "break" or not sound:
             self.send_error(500)
             return
         content = "no JSON" if text == "babble" else json.dumps(PLANS.get(text, PLANS["tidy up"]))
-        data = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+        self._answer({"choices": [{"message": {"role": "assistant", "content": content}}]})
+
+    def _answer(self, value: Any) -> None:
+        data = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

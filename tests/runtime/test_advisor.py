@@ -60,10 +60,12 @@ def test_steps_come_back_as_the_skills_read_them(address: str) -> None:
         ("lie", "not the answer that was asked for"),
         ("babble", "JSONDecodeError"),
         ("break", "status 500"),
+        ("another model", "status 404"),
     ],
 )
 def test_what_is_of_no_use_does_nothing_and_says_why(address: str, text: str, says: str) -> None:
-    reading = answered(Advisor(address, SKILLS), text)
+    model = "no such" if text == "another model" else ""
+    reading = answered(Advisor(address, SKILLS, model), text)
     assert reading.wishes == () and says in reading.problem
 
 

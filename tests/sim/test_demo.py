@@ -66,6 +66,7 @@ def test_words_that_mean_nothing_here_are_refused_with_examples(text: str) -> No
         (["--seconds", "0"], "--seconds"),
         (["--seed", "-1"], "--seed"),
         (["--policy", "nowhere"], "nowhere"),
+        (["--planner", "http://127.0.0.1:80/v1"], "--planner is for the page"),
     ],
 )
 def test_what_cannot_be_shown_is_one_line(
