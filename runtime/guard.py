@@ -96,7 +96,8 @@ class Guard:
             self._update(now, flags, self._events.popleft(), seen)
         self._update(now, flags, seen=seen)
         running = self.status.state is State.RUNNING
-        command = self._filter(target if running else None, seen.state, now, seen.pace)
+        pace = min(seen.pace, self._dogs.pace(seen, now))
+        command = self._filter(target if running else None, seen.state, now, pace)
         if self.status.state is State.PARKING and self._filter.still:
             self._update(now, flags, Event.PARKED)
         return command

@@ -23,7 +23,8 @@ class Watch:
     """Thresholds, in s unless said otherwise.
 
     Attributes:
-        camera: how old a frame may be, by `Observation.captured`; one that is blind is found at once.
+        camera: how old a frame may be, by `Observation.captured`; one that is blind is found at once. From
+            half of that on the arm is slowed, so that it is slow already when a frame is too old.
         state: how old the measured state may be, by `Observation.time`.
         overruns: how many overruns there may be within `quiet`.
         overrun: how long one may be.
@@ -85,6 +86,12 @@ class Watchdogs:
     def fresh(self, seen: Observation, now: float) -> bool:
         """Whether an observation may be acted on: recent, its state finite, and the body without a fault."""
         return not self._stale(seen, now)
+
+    def pace(self, seen: Observation, now: float) -> float:
+        """The part of its speed limits that the age of the oldest frame allows, from 0 to 1."""
+        oldest = max((now - captured for captured in seen.captured.values()), default=0.0)
+        # A clock that is wrong is `_stale`'s to find.
+        return min(1.0, max(0.0, 2.0 - 2.0 * oldest / self._watch.camera))
 
     def _stale(self, seen: Observation, now: float) -> frozenset[Flag]:
         # A time from the future is a wrong clock; NaN fails either comparison.

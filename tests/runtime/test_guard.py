@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -199,3 +200,37 @@ def test_history_is_bounded() -> None:
         now += TICK
         guard(None if i % 2 else HALF * 0, seen(now), now)
     assert len(guard.history) == 256
+
+
+@pytest.mark.parametrize("profile", [so101.METAL, so101.SIMULATION], ids=["metal", "simulation"])
+@pytest.mark.parametrize("phase", [0.0, 0.4, 0.9])
+def test_at_full_speed_an_arm_whose_camera_falls_silent_stands_soon(
+    profile: so101.Profile, phase: float
+) -> None:
+    """It is slowed while frames grow old, so that what is left to brake at the end is little."""
+    spec = so101.spec(fakes.CAMERAS, profile=profile)
+    guard, captured, last = Guard(spec), 0.0, -1.0
+    start = np.array([-1.0] * 5 + [0.0])
+    commands = [start]
+    for i in range(60):
+        now = i * TICK
+        if i <= 14:
+            captured = now - phase * TICK
+        target = start + now * np.array(spec.max_velocity)
+        command = guard(target, seen(now, commands[-1], captured={"front": captured}), now)
+        if np.abs(command - commands[-1]).max() > 1e-9:
+            last = now
+        commands.append(command)
+        if i == 14:
+            speed = np.abs(commands[-1] - commands[-2]) / TICK
+            assert (speed > 0.8 * np.array(spec.max_velocity))[:5].all(), f"not as fast as it may be: {speed}"
+    assert last - captured <= 0.3 + TICK, last - captured
+
+
+def test_frames_of_a_usual_age_slow_nothing() -> None:
+    dogs = Watchdogs(Watch())
+    ages = np.arange(0.0, 0.25, 0.01)
+    paces = [dogs.pace(seen(1.0, captured={"front": 1.0, "wrist": 1.0 - age}), 1.0) for age in ages]
+    assert all(pace == 1.0 for pace, age in zip(paces, ages, strict=True) if age < 0.1)
+    assert all(a >= b for a, b in itertools.pairwise(paces)) and paces[-1] == 0.0
+    assert dogs.pace(seen(1.0), 1.0) == 1.0
