@@ -91,7 +91,7 @@ class XServo(Shaft):
         return x.RETURN_DELAY.si(self._memory[x.RETURN_DELAY.address])
 
     def get(self, register: registers.Register) -> int:
-        return registers.pick(register, bytes(self._memory), 0)
+        return register.decode(self._memory[register.address : register.address + register.size])
 
     def set(self, register: registers.Register, value: int) -> None:
         self._memory[register.address : register.address + register.size] = register.encode(value)
@@ -205,7 +205,6 @@ class XServo(Shaft):
             self.power_up(now)
         else:
             error = _INSTRUCTION
-        self.say()
         alert = ALERT if self._memory[x.HARDWARE_ERROR.address] else 0
         return None if quiet else Packet(self.id, Instruction.STATUS, data, error | alert)
 

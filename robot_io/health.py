@@ -107,7 +107,7 @@ class Health:
         found, missed = [], self._missed[servo]
         if self._misses[servo] >= PERSIST and missed[-1] - missed[0] > SILENT:
             found.append("does not answer")
-        if self._lasted[servo] >= PERSIST:
+        if self._lasted[servo] >= PERSIST or (servo in self._limp and self._bits[servo]):
             found.append(self._family.told(self._bits[servo]))
         if servo in self._limp:
             found.append("its torque is off: it lost its power, or protects itself")

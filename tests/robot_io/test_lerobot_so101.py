@@ -53,7 +53,7 @@ def test_so101follower_moves_within_limits_and_is_left_without_torque(
             robot.write(guard(wave(now - begun), seen_now, now, now - scheduled))
             if (ticks := ticks + 1) == TICKS:
                 break
-        told = [w for w in writes(arm.heard()[before:]) if w.address == r.GOAL.address]
+        told = [w for w in writes(arm.heard()[before:]) if w.name == "goal"]
     assert len(told) > TICKS  # of six servos
     for servo, (name, joint) in zip(IDS, joints.items(), strict=True):
         motor = calibration.read(arm.calibration)[name]

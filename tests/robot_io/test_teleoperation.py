@@ -17,9 +17,8 @@ from robot_io.emulator import Emulator
 from robot_io.leader import Leader, make
 from runtime import journal_reader
 from runtime.so101 import JOINTS
-from tests.robot_io.driving import check_bytes
+from tests.robot_io.driving import check_bytes, metal
 from tests.robot_io.hands import leading, place, swing
-from tests.robot_io.test_run_so101 import metal
 from tests.runtime.peers import PATIENCE
 from vla.contract import TaktError
 from vla.dataset import Dataset
