@@ -28,6 +28,7 @@ class Faults:
         echo: what is sent comes back first, as from some adapters.
         dead: servos that neither hear nor answer. Their shafts stand.
         mute: servos that hear and do not answer.
+        old: servos whose firmware does not know a fast sync read.
         stuck: servos whose shaft something holds.
         errors: servo -> error bits that it reports.
         heat, supply: servo -> °C, V that it reports.
@@ -42,6 +43,7 @@ class Faults:
     echo: bool = False
     dead: list[int] = field(default_factory=list)
     mute: list[int] = field(default_factory=list)
+    old: list[int] = field(default_factory=list)
     stuck: list[int] = field(default_factory=list)
     errors: dict[int, int] = field(default_factory=dict)
     heat: dict[int, float] = field(default_factory=dict)
@@ -114,8 +116,10 @@ class Line:
         requests, answers, count = dynamixel.split(packet), [], int.from_bytes(packet.data[2:4], "little")
         for request in requests:
             servo = next(iter(self._hearing(request, now)), None)
-            answer = None if servo is None or servo.id in self.faults.mute else servo.answer(request, now)
-            if servo is None or answer is None or len(answer.data) != count:
+            if servo is None or servo.id in (*self.faults.mute, *self.faults.old):
+                break
+            answer = servo.answer(request, now)
+            if answer is None or len(answer.data) != count:
                 break
             answers.append((servo, answer))
         parts = dynamixel.joined([answer for _, answer in answers], len(requests), count)
