@@ -7,13 +7,13 @@ calibrated range is 0 rad; a gripper is shut where its range begins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from robot_io import registers as r
 from robot_io import xseries as x
 from robot_io.family import Family, Model
 from robot_io.sts import STS, STS3215
-from robot_io.xseries import XL330_M288, XL430_W250, X
+from robot_io.xseries import XL330_M077, XL330_M288, XL430_W250, X
 from runtime import so101
 from runtime.so101 import Profile
 
@@ -32,6 +32,7 @@ class Body:
         endless: joints without stops, whose calibrated range is a whole turn.
         rest: where an emulated one stands at first, rad.
         settings: registers that every servo holds in EPROM, by joint; `None` for all joints.
+        turned: joints whose servos turn the other way round, by their drive mode.
         gains: RAM that is written when a servo is switched on, by joint.
         profiles: limits by name; `metal` is what an arm of metal starts with.
     """
@@ -45,6 +46,7 @@ class Body:
     rest: tuple[float, ...]
     settings: Mapping[str | None, Mapping[r.Register, int]]
     profiles: Mapping[str, Profile]
+    turned: frozenset[str] = frozenset()
     gains: Mapping[str, Mapping[r.Register, int]] = field(default_factory=dict)
 
     @property
@@ -111,4 +113,14 @@ KOCH = Body(
     profiles={"metal": Profile((2.0,) * 6, (10.0,) * 6, lead=0.2, margin=0.02)},
 )
 
-BODIES = {body.name: body for body in (SO101, KOCH)}
+# The arm that leads one by hand: other servos, the elbow's the other way round. It is not driven.
+KOCH_LEADER = replace(
+    KOCH,
+    name="koch_leader",
+    title="a Koch v1.1's leader",
+    servos={joint: (servo, XL330_M077) for joint, servo in KOCH.ids.items()},
+    turned=frozenset({"elbow_flex"}),
+    profiles={},
+)
+
+BODIES = {body.name: body for body in (SO101, KOCH, KOCH_LEADER)}

@@ -45,7 +45,7 @@ class Command:
     out: Path
     """Where to write the calibration, in LeRobot's form."""
     robot: str = SO101.name
-    """Which arm it is: so101 or koch."""
+    """Which arm it is: so101, koch or koch_leader."""
     overwrite: bool = False
     """Replace a file that is there."""
     json: Path | None = None
@@ -98,14 +98,15 @@ def calibrate(bus: Bus, out: Path, body: Body = SO101) -> Calibration:
 def _measured(bus: Bus, body: Body) -> Calibration:
     family = body.family
     offset, least, most = family.placed
-    straight = {family.table["drive_mode"]: 0} if family.turns else {}
+    turned = {joint: int(joint in body.turned) for joint in body.joints}
     for joint, servo in body.ids.items():
         mode = {family.mode: body.kept(joint)[family.mode]}
-        _set(bus, servo, joint, {offset: 0, least: 0, most: r.STEPS - 1} | mode | straight)
+        way = {family.table["drive_mode"]: turned[joint]} if family.turns else {}
+        _set(bus, servo, joint, {offset: 0, least: 0, most: r.STEPS - 1} | mode | way)
     wait("Bring every joint to the middle of its range, the gripper half open. Enter when it is there: ")
     middle = look(bus, body)
     for joint, at in middle.items():
-        if not 0 <= at < r.STEPS:
+        if not -r.STEPS * turned[joint] <= at < r.STEPS:
             raise TaktError(f"{joint} counts another turn: switch its power off and on there; calibrate anew")
     limit = family.furthest
     offsets = {joint: max(-limit, min(limit, family.offset * (at - MIDDLE))) for joint, at in middle.items()}
@@ -125,7 +126,9 @@ def _measured(bus: Bus, body: Body) -> Calibration:
         question = f"{', '.join(short)}: moved by less than {LEAST} rad. Move it, then Enter: "
     whole = dict.fromkeys(body.endless, (0, r.STEPS - 1))
     ends = {joint: whole.get(joint, (ranges.least[joint], ranges.most[joint])) for joint in body.ids}
-    return {joint: Motor(servo, 0, offsets[joint], *ends[joint]) for joint, servo in body.ids.items()}
+    return {
+        joint: Motor(servo, turned[joint], offsets[joint], *ends[joint]) for joint, servo in body.ids.items()
+    }
 
 
 def _endless(body: Body) -> list[str]:

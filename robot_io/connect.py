@@ -83,12 +83,17 @@ def check_led(bus: Bus, arm: Calibration, body: Body = SO101) -> None:
     tables = _tables(bus, arm)
     for servo, joint in names(arm).items():
         _check_one(f"{joint} (id {servo})", tables[servo], body, joint)
-        has, wanted = r.pick(body.family.placed[0], tables[servo], 0), arm[joint].homing_offset
-        if has != wanted:
-            raise TaktError(
-                f"{joint} (id {servo}): homing_offset {has}, not {wanted}: is this calibration the leader's? "
-                "If so: takt calibrate"
-            )
+        wanted = {body.family.placed[0]: arm[joint].homing_offset}
+        if body.family.turns:
+            wanted[body.family.table["drive_mode"]] = arm[joint].drive_mode
+        for register, value in wanted.items():
+            if (has := r.pick(register, tables[servo], 0)) != value:
+                raise TaktError(
+                    f"{joint} (id {servo}): {register.name} {has}, not {value}: is this calibration the "
+                    "leader's? If so: takt calibrate"
+                )
+    if body.family.counts:
+        _check_turn(arm, {s: r.pick(body.family.position, table, 0) for s, table in tables.items()})
 
 
 def meet(bus: Bus, body: Body = SO101) -> dict[str, bytes]:

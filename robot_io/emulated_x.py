@@ -23,7 +23,8 @@ _SIZE = 256
 _TURN = registers.STEPS
 _RESULT, _INSTRUCTION, _RANGE, _LENGTH, _LIMIT, _ACCESS = 1, 2, 4, 5, 6, 7  # of an answer's error byte
 _VOLTAGE, _HEAT, _OVERLOAD = 0x01, 0x04, 0x20  # of register 70
-_FASTEST = {x.XL430_W250.number: 61.0, x.XL330_M288.number: 103.0}  # turns a minute at 12 and at 5 V
+# Turns a minute without load, at 12 and at 5 V.
+_FASTEST = {x.XL430_W250.number: 61.0, x.XL330_M288.number: 103.0, x.XL330_M077.number: 383.0}
 _READ_ONLY = range(x.MOVING.address, 168)
 
 # What a servo comes with, by register; the rest is 0.
@@ -34,16 +35,18 @@ FACTORY: dict[registers.Register, int] = {
     x.MODE: x.POSITION_MODE,
     x.MAX_POSITION: _TURN - 1,
 }
+_XL330: dict[registers.Register, int] = {
+    x.MAX_TEMPERATURE: 70, x.MAX_VOLTAGE: 70, x.MIN_VOLTAGE: 35, x.SHUTDOWN: 0x35, x.P: 400,
+    x.CURRENT_LIMIT: 1750,
+}  # fmt: skip
 MODELS: dict[int, dict[registers.Register, int]] = {
     x.XL430_W250.number: {
         x.MAX_TEMPERATURE: 72, x.MAX_VOLTAGE: 140, x.MIN_VOLTAGE: 60, x.SHUTDOWN: 0x34, x.P: 640, x.D: 4000,
     },
-    x.XL330_M288.number: {
-        x.MAX_TEMPERATURE: 70, x.MAX_VOLTAGE: 70, x.MIN_VOLTAGE: 35, x.SHUTDOWN: 0x35, x.P: 400,
-        x.CURRENT_LIMIT: 1750,
-    },
+    x.XL330_M288.number: _XL330,
+    x.XL330_M077.number: _XL330,
 }  # fmt: skip
-_SUPPLY = {x.XL430_W250.number: 12.0, x.XL330_M288.number: 5.0}  # V
+_SUPPLY = {x.XL430_W250.number: 12.0, x.XL330_M288.number: 5.0, x.XL330_M077.number: 5.0}  # V
 _WHOLE = {register.address: register for register in x.TABLE.values()}
 
 
@@ -91,7 +94,7 @@ class XServo(Shaft):
         return x.RETURN_DELAY.si(self._memory[x.RETURN_DELAY.address])
 
     def get(self, register: registers.Register) -> int:
-        return register.decode(self._memory[register.address : register.address + register.size])
+        return register.decode(bytes(self._memory[register.address : register.address + register.size]))
 
     def set(self, register: registers.Register, value: int) -> None:
         self._memory[register.address : register.address + register.size] = register.encode(value)

@@ -156,12 +156,14 @@ def servos_of(body: Body, now: float) -> tuple[list[Servo] | list[XServo], calib
         lower, upper = body.joints[joint]
         half = math.ceil((upper - lower) / 2 / registers.RAD)
         ends = (0, registers.STEPS - 1) if joint in body.endless else (2048 - half, 2048 + half)
-        arm[joint] = calibration.Motor(servo, 0, 20 * servo - 70, *ends)
+        turned = int(joint in body.turned)  # one that counts downwards has its middle a turn higher
+        arm[joint] = calibration.Motor(servo, turned, 20 * servo - 70 + turned * registers.STEPS, *ends)
     made: list[Any] = []
     for pose, (joint, motor) in zip(body.rest, arm.items(), strict=True):
         settings = calibration.settings(joint, motor, body)
         said = calibration.Joint.of(joint, motor, body).steps(pose)
         at = said + body.family.offset * motor.homing_offset
+        at = -at if joint in body.turned else at
         if body.family is STS:
             made.append(Servo(motor.id, at, now, settings))
         else:

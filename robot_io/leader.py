@@ -1,4 +1,4 @@
-"""An arm that a person leads: an SO-101 without torque, whose joints are another robot's targets.
+"""An arm that a person leads: one without torque, whose joints are another robot's targets.
 
     with Leader(port, calibration) as leader:
         time, joints = leader.joints()      one request, one look at what has come
@@ -17,7 +17,7 @@ import numpy as np
 
 from robot_io import calibration as files
 from robot_io import connect
-from robot_io.bodies import SO101, Body
+from robot_io.bodies import KOCH_LEADER, SO101, Body
 from robot_io.bus import PATIENCE, Bus, seconds_of
 from robot_io.calibration import Calibration, Joint
 from robot_io.port import Port, PortGone
@@ -89,8 +89,18 @@ def make(port: str, calibration: Path | None = None, patience: str = str(PATIENC
     Raises:
         TaktError: what is missing.
     """
+    return made(SO101, port, calibration, patience)
+
+
+def koch(port: str, calibration: Path | None = None, patience: str = str(PATIENCE)) -> Leader:
+    """The leader `koch`, a Koch's. Options and errors as those of `make`."""
+    return made(KOCH_LEADER, port, calibration, patience)
+
+
+def made(body: Body, port: str, calibration: Path | None, patience: str) -> Leader:
+    """A leader by the words of a user. Raises as `make` does."""
     if calibration is None:
         raise TaktError("the leader needs its calibration: --leader-calibration FILE (takt calibrate)")
     if port == "emulated":
         raise TaktError("nobody leads an emulated arm: name the line of one, --leader /dev/ttyACM1")
-    return Leader(port, files.read(Path(calibration)), seconds_of(patience))
+    return Leader(port, files.read(Path(calibration), body), seconds_of(patience), body)

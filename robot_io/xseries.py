@@ -13,7 +13,7 @@ address for all.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from robot_io import dynamixel, registers
 from robot_io.family import Family, Model
@@ -97,7 +97,7 @@ XL330_M288 = Model(
     Register("current", 126, 2, 15, "A", 1e-3),
     grip={GOAL_CURRENT: GOAL_CURRENT.raw(_GRIP)},
 )
-MODELS = {model.number: model for model in (XL430_W250, XL330_M288)}
+XL330_M077 = replace(XL330_M288, name="XL330-M077", number=1190)  # other gears
 
 X = Family(
     name="X series",

@@ -91,8 +91,9 @@ def koch(shared: dict[str, Shared]) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def port(koch: Emulator) -> Iterator[Any]:
+def port(koch: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     sdk = pytest.importorskip("dynamixel_sdk", reason="pip install dynamixel-sdk")
+    monkeypatch.setattr("dynamixel_sdk.port_handler.LATENCY_TIMER", 500)  # ms; a busy machine may take some
     opened = sdk.PortHandler(koch.port)
     assert opened.openPort() and opened.setBaudRate(1_000_000)
     yield opened

@@ -105,8 +105,10 @@ def test_led_recorded_replayed_and_made_a_data_set_of(plugin: Path, arm: Emulato
     assert (np.diff(columns["measured_time"][:, 0]) >= 0).all()
 
 
+@pytest.mark.parametrize("robot", ["so101", "koch_leader"])
 def test_a_leaders_joints_are_those_of_its_shafts_and_go_stale_with_its_line(arm: Emulator) -> None:
-    with Leader(arm.port, calibration.read(arm.calibration), patience=0.1) as leader:
+    motors = calibration.read(arm.calibration, arm.body)
+    with Leader(arm.port, motors, patience=0.1, body=arm.body) as leader:
         for seconds in (0.0, 1.0):
             place(arm, swing(seconds))
             time, joints = leader.joints()
