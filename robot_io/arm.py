@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,8 @@ from robot_io.packets import Answer
 from robot_io.park import park
 from robot_io.plants import FRAMES, address
 from robot_io.port import Port, PortGone
-from robot_io.registers import Register, pick
+from robot_io.registers import pick
+from robot_io.telemetry import Telemetry
 from runtime.safety import shrunk
 from runtime.so101 import METAL, Profile
 from vla.contract import ActionSpace, CameraSpec, Dimension, Observation, RobotSpec, TaktError
@@ -49,22 +50,6 @@ EMULATED = "emulated"  # the port's name for servos that are started with the ar
 ENDS = ("park", "hold", "off")
 PROFILES = SO101.profiles
 UNHURRIED = 0.05  # s of patience, at least, where no beat has to be kept: at the start and at the end
-_SI = ("position", "velocity", "load", "voltage", "temperature", "current")
-
-
-@dataclass(frozen=True)
-class Telemetry:
-    """All that the servos said last, by joint. Shape (6,), SI units; `time` is when each was asked, s,
-    `status` its error bits, and `current` NaN for a servo that does not measure it."""
-
-    time: np.ndarray
-    position: np.ndarray
-    velocity: np.ndarray
-    load: np.ndarray
-    voltage: np.ndarray
-    temperature: np.ndarray
-    current: np.ndarray
-    status: np.ndarray
 
 
 class Arm:
@@ -110,7 +95,6 @@ class Arm:
         self._calibration, self.body = calibration, body
         self._ids = [motor.id for motor in calibration.values()]
         self._joints = [Joint.of(joint, motor, body) for joint, motor in calibration.items()]
-        self._models = [body.model(joint) for joint in calibration]
         self._cameras: Cameras | None = None
         self._looked = Looked({camera.name: pattern(camera, i) for i, camera in enumerate(cameras)})
         self._watched = watched
@@ -181,13 +165,12 @@ class Arm:
 
     def _begin(self) -> None:
         now = time.monotonic()
-        count = len(self._ids)
         self._health = Health(connect.names(self._calibration), self.found.rated, self.body.family)
         self._gone = ""
         self._on, self._turn = False, 0
         self.traffic = Traffic()
-        si = {name: np.full(count, np.nan) for name in _SI}
-        self.telemetry = Telemetry(time=np.full(count, now), status=np.zeros(count, int), **si)
+        models = [self.body.model(joint) for joint in self._calibration]
+        self.telemetry = Telemetry(self.body.family, models, self._joints, now)
         # No goal leaves the range; one who starts outside it comes in, and never goes further out.
         space = self._spec.actions
         ends = [
@@ -265,7 +248,8 @@ class Arm:
         for i, servo in enumerate(self._ids):
             if (answer := answers.get(servo)) is not None:
                 self._health.heard(servo, bits[servo])
-                self._keep(i, answer.data, bits[servo], now)
+                self.telemetry.keep(i, answer.data, bits[servo], now)
+                self._health.felt(servo, *self.telemetry.strain(i), now)
             else:
                 self._health.missed(servo, now)
         self._turn = (self._turn + 1) % len(self._ids)
@@ -296,25 +280,6 @@ class Arm:
             self._health.watchdog(servo, value)
             if self._told and value == 0:
                 self._wake([servo])  # it has missed the packet that was to
-
-    def _keep(self, i: int, block: bytes, bits: int, now: float) -> None:
-        family, model, joint = self.body.family, self._models[i], self._joints[i]
-
-        def raw(register: Register) -> int:
-            return pick(register, block, family.feedback[0])
-
-        def si(register: Register) -> float:
-            return register.si(raw(register))
-
-        seen = self.telemetry
-        seen.time[i], seen.status[i] = now, bits
-        seen.position[i] = joint.angle(raw(family.position))
-        seen.velocity[i] = joint.sign * si(family.velocity)
-        seen.load[i] = joint.sign * si(model.load)
-        seen.voltage[i], seen.temperature[i] = si(family.voltage), si(family.temperature)
-        seen.current[i] = math.nan if model.current is None else si(model.current)
-        heat, load, speed = (float(row[i]) for row in (seen.temperature, seen.load, seen.velocity))
-        self._health.felt(self._ids[i], heat, load, speed, now)
 
     # -- leaving
 
