@@ -122,9 +122,11 @@ def switch_on(bus: Bus, arm: Calibration, found: Found, body: Body = SO101) -> N
     """
     family = body.family
     for servo, joint in names(arm).items():
-        wanted = [*family.begin.items(), *body.gains.get(joint, {}).items()]
-        if joint == GRIPPER:
-            wanted = [*_grip(body, found.rated[servo]).items(), *wanted]
+        grip = _grip(body, found.rated[servo]) if joint == GRIPPER else {}
+        steps = [grip, family.begin, body.gains.get(joint, {})]
+        if family.watchdog is not None:  # it is let rest first: one that has bitten lets no current in either
+            steps = [*steps[1:], grip]
+        wanted = [item for step in steps for item in step.items()]
         wanted += [(family.goal, found.steps[servo]), (family.torque, r.ON)]
         if bus.value(servo, family.torque) == r.ON:
             wanted = (

@@ -257,9 +257,9 @@ class Wire:
     """A master's side of this protocol, see `packets.Wire`.
 
     Several servos are asked by a fast sync read, whose one answer saves a header and a length each: 34 of 212
-    bytes for six servos with 21 bytes each. It fails as a whole where one servo is dead, and firmware before
-    2022 or so does not know it. So what is missing is asked again by a sync read, and after `GIVE_UP` fast
-    reads in a row of which something was missing there are no more of them.
+    bytes for six servos with 21 bytes each. It fails as a whole where one servo is dead, and old firmware
+    does not know it. So what is missing is asked again by a sync read, and after `GIVE_UP` fast reads in a
+    row of which something was missing there are no more of them.
     """
 
     GIVE_UP = 3

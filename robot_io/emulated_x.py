@@ -17,7 +17,7 @@ from robot_io.dynamixel import ALERT, BROADCAST, Instruction, Packet
 from robot_io.emulated_shaft import QUICKEST, Shaft
 from robot_io.family import Model
 
-FIRMWARE = 46  # the first that knows a fast sync read
+FIRMWARE = 46  # one that knows a fast sync read
 PATIENT, STRAINED = 2.0, 0.9  # s of so much of its torque until it calls that overload
 _SIZE = 256
 _TURN = registers.STEPS

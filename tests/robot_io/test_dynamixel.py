@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from robot_io import dynamixel
@@ -101,6 +101,7 @@ def test_shares_of_one_answer_to_all() -> None:
     assert dynamixel.shares(answer, 5) is None
 
 
+@settings(max_examples=40)
 @given(rounds, st.integers(1, 40))
 def test_what_several_say_in_one_packet_is_what_each_would_have_said(said: list[Packet], size: int) -> None:
     count = len(said[0].data)
@@ -113,6 +114,7 @@ def test_what_several_say_in_one_packet_is_what_each_would_have_said(said: list[
     assert [p for each in said for p in apart.hear(dynamixel.encode(each))] == said
 
 
+@settings(max_examples=20)
 @given(rounds)
 def test_of_a_joint_answer_that_ends_early_nothing_is_taken(said: list[Packet]) -> None:
     count = len(said[0].data)

@@ -103,6 +103,19 @@ def test_an_arm_whose_host_was_killed_is_taken_over_where_its_servos_stopped(arm
         assert abs(seen["goal"] - seen["position"]) <= 2
 
 
+def test_watchdogs_that_an_earlier_program_left_bitten_are_let_rest_first(arm: Emulator) -> None:
+    port = Port(arm.port)
+    bus = Bus(port, 0.2, X)
+    bus.broadcast(x.TORQUE, 1)
+    bus.broadcast(x.WATCHDOG, 1)
+    until(lambda: dogs(arm) == {X.bitten}, "the watchdogs sleep")
+    bus.broadcast(x.TORQUE, 0)
+    port.close()
+    with metal(arm, patience=0.1):
+        assert dogs(arm) == {0}
+        assert arm.look()[6]["goal_current"] == 350
+
+
 def test_safing_holds_also_servos_that_their_watchdogs_stopped(arm: Emulator) -> None:
     """One has an error, one is dead, and all were stopped."""
     port = Port(arm.port)
