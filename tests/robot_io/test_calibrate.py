@@ -130,7 +130,8 @@ def test_an_arm_is_calibrated_by_hand(arm: Emulator, tmp_path: Path) -> None:
     for joint, motor in found.items():
         turned = int(joint in arm.body.turned)
         assert (motor.id, motor.drive_mode) == (ARM[joint], turned)
-        assert motor.homing_offset == arm.body.family.offset * (SHAFTS[motor.id] - MIDDLE)
+        shaft = -SHAFTS[motor.id] if turned else SHAFTS[motor.id]
+        assert motor.homing_offset == arm.body.family.offset * (shaft - MIDDLE)
         ends = (
             (0, 4095) if joint in arm.body.endless else (MIDDLE - REACH[motor.id], MIDDLE + REACH[motor.id])
         )
