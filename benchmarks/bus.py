@@ -1,9 +1,10 @@
 """A control cycle on a bus of six servos: all that they say, and a goal for each; beside LeRobot's bus.
 
-The servos are emulated, in a process of their own on a pseudo-terminal, and answer at a line's 10 us a byte;
-adapters and USB add to that on metal. LeRobot's bus is measured where it is installed (lerobot and
-feetech-servo-sdk), in the same run, against the same servos: as it drives an arm, positions alone, and with
-the same telemetry as ours.
+Of an SO-101 (Feetech's STS servos) and of a Koch (Dynamixel's X series). The servos are emulated, in a
+process of their own on a pseudo-terminal, and answer at a line's 10 us a byte; adapters and USB add to that
+on metal. LeRobot's bus is measured where it is installed (lerobot, feetech-servo-sdk and dynamixel-sdk), in
+the same run, against the same servos: as it drives an arm, positions alone, and with the same telemetry as
+ours.
 
     python benchmarks/bus.py
 """
@@ -24,8 +25,8 @@ import numpy as np
 from _command import main
 
 from robot_io import calibration
-from robot_io import registers as r
 from robot_io.arm import Arm
+from robot_io.bodies import BODIES, SO101, Body
 from robot_io.emulator import Emulator
 from runtime.machine import machine
 from runtime.realtime import without_collections
@@ -33,15 +34,20 @@ from vla.contract import TaktError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PERIOD = 0.02  # s between cycles: a bus that is not idle in between is no control loop's
-TELEMETRY = (
-    "Present_Position",
-    "Present_Velocity",
-    "Present_Load",
-    "Present_Voltage",
-    "Present_Temperature",
-    "Status",
-    "Present_Current",
-)
+# Robot -> what LeRobot is asked for to know as much as we do, the SDK that it wants, and bytes of our cycle:
+# all telemetry of all servos, one servo's audit, the goals.
+TELEMETRY = {
+    "so101": (
+        "Present_Position", "Present_Velocity", "Present_Load", "Present_Voltage", "Present_Temperature",
+        "Status", "Present_Current",
+    ),
+    "koch": (
+        "Present_Position", "Present_Velocity", "Present_Current", "Present_Input_Voltage",
+        "Present_Temperature", "Hardware_Error_Status",
+    ),
+}  # fmt: skip
+SDKS = {"so101": "scservo_sdk", "koch": "dynamixel_sdk"}
+BYTES = {"so101": 14 + 6 * 21 + 9 + 6 + 9 + 26, "koch": 178 + 15 + 46 + 44}
 DEAD = [3]
 
 
@@ -66,7 +72,7 @@ def measure(cycle: Callable[[], bool], count: int) -> dict[str, float]:
 def ours(emulator: Emulator, count: int) -> dict[str, dict[str, float]]:
     """Our driver: everything, every cycle; then with a dead servo."""
     out = {}
-    with Arm(emulator.port, calibration.read(emulator.calibration)) as arm:
+    with Arm(emulator.port, calibration.read(emulator.calibration, emulator.body), body=emulator.body) as arm:
         here = arm.read().state.astype(float)
 
         def cycle() -> bool:
@@ -84,13 +90,15 @@ def ours(emulator: Emulator, count: int) -> dict[str, dict[str, float]]:
 
 def lerobots(emulator: Emulator, count: int) -> dict[str, dict[str, float]]:
     """LeRobot's bus in its own words."""
+    from lerobot.motors.dynamixel import DynamixelMotorsBus
     from lerobot.motors.feetech import FeetechMotorsBus
     from lerobot.motors.motors_bus import Motor, MotorCalibration, MotorNormMode
 
-    arm = calibration.read(emulator.calibration)
-    bus = FeetechMotorsBus(
+    body = emulator.body
+    arm = calibration.read(emulator.calibration, body)
+    bus = (FeetechMotorsBus if body is SO101 else DynamixelMotorsBus)(
         emulator.port,
-        {joint: Motor(m.id, "sts3215", MotorNormMode.DEGREES) for joint, m in arm.items()},
+        {j: Motor(m.id, body.model(j).name.lower(), MotorNormMode.DEGREES) for j, m in arm.items()},
         {joint: MotorCalibration(**vars(m)) for joint, m in arm.items()},
     )
     bus.connect()
@@ -99,7 +107,8 @@ def lerobots(emulator: Emulator, count: int) -> dict[str, dict[str, float]]:
 
     def read(*names: str) -> bool:
         told = False
-        with suppress(ConnectionError):
+        # An answer that is late for one register is taken for the next one's, and may be too short for that.
+        with suppress(ConnectionError, IndexError):
             for name in names:
                 bus.sync_read(name)
             told = True
@@ -110,7 +119,7 @@ def lerobots(emulator: Emulator, count: int) -> dict[str, dict[str, float]]:
         return read("Present_Position")
 
     def everything() -> bool:
-        return read(*TELEMETRY)
+        return read(*TELEMETRY[body.name])
 
     out = {
         "lerobot, positions": measure(positions, count),
@@ -135,30 +144,28 @@ class Command:
     def run(self) -> int:
         if self.cycles < 20:
             raise TaktError("--cycles is at least 20")
-        peers = all(importlib.util.find_spec(name) for name in ("lerobot", "scservo_sdk"))
+        rows = {body.name: self.measured(body) for body in BODIES.values() if body.name in TELEMETRY}
+        report: dict[str, Any] = {"machine": machine(), "cycles": self.cycles, **rows.pop(SO101.name), **rows}
+        self.json.parent.mkdir(parents=True, exist_ok=True)
+        self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
+        return 0
+
+    def measured(self, body: Body) -> dict[str, Any]:
+        """One arm's rows, printed as well."""
+        peers = all(importlib.util.find_spec(name) for name in ("lerobot", SDKS[body.name]))
         with ExitStack() as stack:
-            emulator = stack.enter_context(Emulator())
+            emulator = stack.enter_context(Emulator(robot=body.name))
             stack.enter_context(without_collections())
             rows = ours(emulator, self.cycles)
             if peers:
                 rows |= lerobots(emulator, self.cycles)
-        block = 14 + 6 * (6 + r.FEEDBACK_SIZE)
-        audit, goals = 9 + 6 + 9, 26
-        report: dict[str, Any] = {
-            "machine": machine(),
-            "cycles": self.cycles,
-            "line_ms": (block + audit + goals) * 0.01,
-            "ms": rows,
-            "lerobot": "measured" if peers else "not installed",
-        }
-        self.json.parent.mkdir(parents=True, exist_ok=True)
-        self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
-        print(f"ms a cycle; the bytes of ours take {report['line_ms']:.2f} ms at 1 Mbit/s")
+        line = BYTES[body.name] * 0.01
+        print(f"{body.name}: ms a cycle; the bytes of ours take {line:.2f} ms at 1 Mbit/s")
         for name, row in rows.items():
             print(f"  {name:38} " + "  ".join(f"{key} {value:6.2f}" for key, value in row.items()))
         if not peers:
-            print("  lerobot and feetech-servo-sdk are not installed: no comparison")
-        return 0
+            print(f"  lerobot and {SDKS[body.name]} are not installed: no comparison")
+        return {"line_ms": line, "ms": rows, "lerobot": "measured" if peers else "not installed"}
 
 
 if __name__ == "__main__":

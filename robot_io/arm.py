@@ -1,4 +1,4 @@
-"""An SO-101 of metal, or an emulated one, behind the `Robot` seam: six STS3215 servos on a serial line.
+"""An arm of metal, or an emulated one, behind the `Robot` seam: servos on a serial line, see `bodies`.
 
     with Arm(port, calibration) as arm:     met, checked, switched on where it stands
         seen = arm.read()                   one request: all that six servos have to say
@@ -19,51 +19,37 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from robot_io import calibration as files
 from robot_io import camera_options, connect
-from robot_io import registers as r
-from robot_io.bus import PATIENCE, Bus, Traffic, seconds_of
+from robot_io.bodies import SO101, Body
+from robot_io.bus import PATIENCE, Bus, Traffic, attempt, seconds_of
 from robot_io.calibration import Calibration, Joint
 from robot_io.camera import Cameras, Looked
 from robot_io.camera_options import Asked
 from robot_io.dryrun import CAMERAS, pattern
-from robot_io.emulator import Emulator, so101_servos
+from robot_io.emulator import Emulator, servos_of
 from robot_io.health import Health
+from robot_io.packets import Answer
 from robot_io.park import park
 from robot_io.plants import FRAMES, address
 from robot_io.port import Port, PortGone
-from runtime import so101
+from robot_io.registers import pick
+from robot_io.telemetry import Telemetry
 from runtime.safety import shrunk
+from runtime.so101 import METAL, Profile
 from vla.contract import ActionSpace, CameraSpec, Dimension, Observation, RobotSpec, TaktError
 
 EMULATED = "emulated"  # the port's name for servos that are started with the arm
 ENDS = ("park", "hold", "off")
-PROFILES = {"metal": so101.METAL, "simulation": so101.SIMULATION}
+PROFILES = SO101.profiles
 UNHURRIED = 0.05  # s of patience, at least, where no beat has to be kept: at the start and at the end
-# Addresses 40 to 48: whether a servo is on, and what it was told. One servo a cycle, in turn.
-_AUDIT = (r.TORQUE.address, 9)
-_SI = ("position", "velocity", "load", "voltage", "temperature", "current")
-
-
-@dataclass(frozen=True)
-class Telemetry:
-    """All that the servos said last, by joint. Shape (6,), SI units; `time` is when each was asked, s."""
-
-    time: np.ndarray
-    position: np.ndarray
-    velocity: np.ndarray
-    load: np.ndarray
-    voltage: np.ndarray
-    temperature: np.ndarray
-    current: np.ndarray
-    status: np.ndarray
 
 
 class Arm:
@@ -85,7 +71,8 @@ class Arm:
         cameras: tuple[CameraSpec, ...] = (),
         plant: str = "",
         watched: tuple[Asked, ...] = (),
-        profile: so101.Profile = so101.METAL,
+        profile: Profile = METAL,
+        body: Body = SO101,
     ) -> None:
         """
         Args:
@@ -97,6 +84,7 @@ class Arm:
             plant: what stands behind emulated servos, see `plants`.
             watched: cameras that it has, a process each, see `camera`; instead of `cameras`.
             profile: its limits; emulated servos alone may have others than metal's.
+            body: which arm it is.
 
         Raises:
             TaktError: an unknown end, or a joint whose calibrated range holds none of its nominal one.
@@ -104,9 +92,9 @@ class Arm:
         if end not in ENDS:
             raise TaktError(f"no end {end!r}; valid: {', '.join(ENDS)}")
         self._port, self._end, self._configure, self._patience = port, end, configure, patience
-        self._calibration = calibration
+        self._calibration, self.body = calibration, body
         self._ids = [motor.id for motor in calibration.values()]
-        self._joints = [Joint.of(joint, motor) for joint, motor in calibration.items()]
+        self._joints = [Joint.of(joint, motor, body) for joint, motor in calibration.items()]
         self._cameras: Cameras | None = None
         self._looked = Looked({camera.name: pattern(camera, i) for i, camera in enumerate(cameras)})
         self._watched = watched
@@ -114,9 +102,12 @@ class Arm:
             dict(zip(calibration, self._joints, strict=True)),
             Cameras(watched).specs if watched else cameras,
             profile,
+            body,
         )
         if plant and port != EMULATED:
             raise TaktError("a plant stands behind emulated servos: --port emulated")
+        if plant and body is not SO101:
+            raise TaktError(f"plants move {SO101.title}, not {body.title}")
         self._plant = plant
         self._open = ExitStack()
 
@@ -143,18 +134,18 @@ class Arm:
         with ExitStack() as stack:
             path = self._port
             if path == EMULATED:
-                emulator = stack.enter_context(Emulator(plant=self._plant))
+                emulator = stack.enter_context(Emulator(plant=self._plant, robot=self.body.name))
                 path = emulator.port
                 self._looks_at(emulator.folder)
             if self._watched:
                 self._cameras = stack.enter_context(Cameras(self._watched, self._spec.cameras))
             port = Port(path)
             stack.callback(port.close)
-            self._bus = Bus(port, max(self._patience, UNHURRIED))
-            self.found = connect.check(self._bus, self._calibration, self._configure)
+            self._bus = Bus(port, max(self._patience, UNHURRIED), self.body.family)
+            self.found = connect.check(self._bus, self._calibration, self._configure, self.body)
             self._begin()
             try:
-                connect.switch_on(self._bus, self._calibration, self.found)
+                connect.switch_on(self._bus, self._calibration, self.found, self.body)
                 self._on = True
                 self._bus.patience = self._patience
             except BaseException:
@@ -174,13 +165,12 @@ class Arm:
 
     def _begin(self) -> None:
         now = time.monotonic()
-        count = len(self._ids)
-        self._health = Health(connect.names(self._calibration), self.found.rated)
+        self._health = Health(connect.names(self._calibration), self.found.rated, self.body.family)
         self._gone = ""
         self._on, self._turn = False, 0
         self.traffic = Traffic()
-        si = {name: np.full(count, np.nan) for name in _SI}
-        self.telemetry = Telemetry(time=np.full(count, now), status=np.zeros(count, int), **si)
+        models = [self.body.model(joint) for joint in self._calibration]
+        self.telemetry = Telemetry(self.body.family, models, self._joints, now)
         # No goal leaves the range; one who starts outside it comes in, and never goes further out.
         space = self._spec.actions
         ends = [
@@ -191,6 +181,7 @@ class Arm:
         rows = zip(self._ids, self._least, self._most, strict=True)
         self._goals = {servo: max(low, min(high, self.found.goals[servo])) for servo, low, high in rows}
         self._told = False
+        self._asleep = list(self._ids)  # watchdogs until the first goal: an arm may wait long for that
         while np.isnan(self.telemetry.position).any():
             self.read()
             if faults := self.faults:
@@ -230,7 +221,19 @@ class Arm:
         for i, (servo, joint) in enumerate(zip(self._ids, self._joints, strict=True)):
             self._goals[servo] = max(self._least[i], min(self._most[i], joint.steps(goals[i])))
         if not self._gone:
-            self._on_the_line(lambda: self._bus.sync_write(r.GOAL, self._goals))
+            self._on_the_line(self._send)
+
+    def _send(self) -> None:
+        self._bus.sync_write(self.body.family.goal, self._goals)
+        if self._asleep:
+            self._wake(self._asleep)
+
+    def _wake(self, servos: Sequence[int]) -> None:
+        """From now on these servos' watchdogs stop them when nobody speaks."""
+        family = self.body.family
+        if family.watchdog is not None:
+            self._bus.sync_write(family.watchdog, dict.fromkeys(servos, family.bite))
+        self._asleep = []
 
     def _on_the_line(self, what: Callable[[], None]) -> None:
         try:
@@ -240,31 +243,43 @@ class Arm:
 
     def _ask(self) -> None:
         now = time.monotonic()
-        answers = self._bus.read(self._ids, r.FEEDBACK_AT, r.FEEDBACK_SIZE)
+        answers = self._bus.read(self._ids, *self.body.family.feedback)
+        bits = self._errors(answers)
         for i, servo in enumerate(self._ids):
             if (answer := answers.get(servo)) is not None:
-                bits = answer.code | r.pick(r.STATUS, answer.data, r.FEEDBACK_AT)
-                self._health.heard(servo, bits)
-                self._keep(i, answer.data, bits, now)
+                self._health.heard(servo, bits[servo])
+                self.telemetry.keep(i, answer.data, bits[servo], now)
+                self._health.felt(servo, *self.telemetry.strain(i), now)
             else:
                 self._health.missed(servo, now)
         self._turn = (self._turn + 1) % len(self._ids)
-        servo = self._ids[self._turn]
-        if self._on and servo in answers and (audit := self._bus.read([servo], *_AUDIT).get(servo)):
-            self._health.torque(servo, r.pick(r.TORQUE, audit.data, _AUDIT[0]))
+        if self._on and self._ids[self._turn] in answers:
+            self._audit(self._ids[self._turn])
 
-    def _keep(self, i: int, block: bytes, bits: int, now: float) -> None:
-        def si(register: r.Register) -> float:
-            return register.si(r.pick(register, block, r.FEEDBACK_AT))
+    def _errors(self, answers: Mapping[int, Answer]) -> dict[int, int]:
+        """Error bits of who answered: in the feedback, or asked for where an answer says there are some."""
+        family = self.body.family
+        start = family.feedback[0]
+        if not family.alert:
+            return {s: answer.error | pick(family.error, answer.data, start) for s, answer in answers.items()}
+        bits = {s: answer.error & family.alert for s, answer in answers.items()}
+        if alerted := [servo for servo, up in bits.items() if up]:
+            for servo, answer in self._bus.read(alerted, family.error.address, family.error.size).items():
+                bits[servo] = family.error.decode(answer.data) or bits[servo]
+        return bits
 
-        seen, joint = self.telemetry, self._joints[i]
-        seen.time[i], seen.status[i] = now, bits
-        seen.position[i] = joint.angle(r.pick(r.POSITION, block, r.FEEDBACK_AT))
-        seen.velocity[i] = joint.sign * si(r.VELOCITY)
-        seen.load[i] = joint.sign * si(r.LOAD)
-        seen.voltage[i], seen.temperature[i], seen.current[i] = map(si, (r.VOLTAGE, r.TEMPERATURE, r.CURRENT))
-        heat, load, speed = (float(row[i]) for row in (seen.temperature, seen.load, seen.velocity))
-        self._health.felt(self._ids[i], heat, load, speed, now)
+    def _audit(self, servo: int) -> None:
+        """Look at one servo more closely: is it on, and what of its watchdog?"""
+        family = self.body.family
+        start, size = family.audit
+        if (answer := self._bus.read([servo], start, size).get(servo)) is None:
+            return
+        self._health.torque(servo, pick(family.torque, answer.data, start))
+        if family.watchdog is not None:
+            value = pick(family.watchdog, answer.data, start)
+            self._health.watchdog(servo, value)
+            if self._told and value == 0:
+                self._wake([servo])  # it has missed the packet that was to
 
     # -- leaving
 
@@ -272,6 +287,7 @@ class Arm:
         """Made safe whatever happened; what could not be done is told in a line on stderr."""
         with self._open:
             self._bus.patience = max(self._patience, UNHURRIED)
+            attempt(self._bus.rest)  # one that has bitten lets no goal in
             try:
                 why = "" if self._end != "park" else self._park(exc[0])
             except BaseException as error:  # nothing comes before the servos
@@ -312,7 +328,7 @@ class Arm:
 
 
 def spec(
-    joints: dict[str, Joint], cameras: tuple[CameraSpec, ...], profile: so101.Profile = so101.METAL
+    joints: dict[str, Joint], cameras: tuple[CameraSpec, ...], profile: Profile = METAL, body: Body = SO101
 ) -> RobotSpec:
     """The arm's description: the profile's limits, each range what is both calibrated and nominal, shortened.
 
@@ -320,14 +336,14 @@ def spec(
         TaktError: a joint has no such range.
     """
     rows = []
-    for name, (lower, upper) in so101.JOINTS.items():
+    for name, (lower, upper) in body.joints.items():
         low, high = max(lower, joints[name].lower), min(upper, joints[name].upper)
         if high - low < files.LEAST:
             raise TaktError(f"{name} is calibrated for {low:.2f} to {high:.2f} rad: calibrate it again")
         rows.append(Dimension(name, "rad", low, high))
     return RobotSpec(
-        name="so101",
-        state=tuple(so101.JOINTS),
+        name=body.name,
+        state=tuple(body.joints),
         actions=shrunk(ActionSpace(tuple(rows)), profile.margin),
         cameras=cameras,
         max_velocity=profile.velocity,
@@ -351,6 +367,21 @@ def make(
     Raises:
         TaktError: one is missing or wrong.
     """
+    return made(SO101, port, calibration, end, configure, cameras, patience, plant, limits)
+
+
+def made(
+    body: Body,
+    port: str,
+    calibration: Path | None,
+    end: str,
+    configure: str,
+    cameras: str,
+    patience: str,
+    plant: str,
+    limits: str,
+) -> Arm:
+    """An arm by the words of a user. Raises as `make` does."""
     if not port:
         raise TaktError("which line are the servos on? --port /dev/ttyACM0, or --port emulated")
     if calibration is None and port != EMULATED:
@@ -358,13 +389,15 @@ def make(
     seen = cameras or ("pattern" if port == EMULATED or plant else "none")
     if configure not in ("yes", "no"):
         raise TaktError("--options configure=yes or no")
-    if limits not in PROFILES or (limits != "metal" and port != EMULATED):
-        raise TaktError("--options limits=metal, or simulation with --port emulated")
+    if limits not in body.profiles or (limits != "metal" and port != EMULATED):
+        others = [name for name in body.profiles if name != "metal"]
+        more = f", or {', '.join(others)} with --port emulated" if others else f"; {body.title} has no others"
+        raise TaktError(f"--options limits=metal{more}")
     watched = () if seen in ("pattern", "none") else camera_options.parse(seen)
     seconds = seconds_of(patience)
-    arm = files.read(Path(calibration)) if calibration is not None else so101_servos(0.0)[1]
+    arm = files.read(Path(calibration), body) if calibration is not None else servos_of(body, 0.0)[1]
     if seen == "pattern" and not plant:
         print("takt: there are no cameras: the policy sees a test pattern", file=sys.stderr)
     shown = CAMERAS if seen == "pattern" else ()
-    profile = PROFILES[limits]
-    return Arm(port, arm, end, configure == "yes", seconds, shown, plant, watched, profile)
+    profile = body.profiles[limits]
+    return Arm(port, arm, end, configure == "yes", seconds, shown, plant, watched, profile, body)

@@ -1,6 +1,6 @@
-"""A bus of STS servos: requests with deadlines, answers that are checked, writes that are allowed.
+"""A bus of servos: requests with deadlines, answers that are checked, writes that are allowed.
 
-The vendor's protocol numbers nothing, so a late answer looks like one to the request after it. Four things
+The vendors' protocols number nothing, so a late answer looks like one to the request after it. Four things
 keep it out: input is flushed before each request; an answer has to come from a servo that was asked, with
 as many bytes as were asked for; answers come in the order of the request; whoever answers twice is asked
 anew.
@@ -14,23 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 
-from robot_io import feetech
-from robot_io.feetech import BROADCAST, BYTE_SECONDS, Decoder, Packet
+from robot_io.family import Family
+from robot_io.packets import BYTE_SECONDS, Answer, Answers, Echo
 from robot_io.port import Port
-from robot_io.registers import (
-    ACCELERATION,
-    GOAL,
-    GOAL_SPEED,
-    LOCK,
-    OFF,
-    TORQUE,
-    TORQUE_LIMIT,
-    Register,
-)
+from robot_io.registers import Register
+from robot_io.sts import STS
 from vla.contract import TaktError
 
-# All that may be written while an arm runs. Goals are the guard's to limit; the rest is set at the start.
-RUNNING = frozenset({TORQUE, ACCELERATION, GOAL, GOAL_SPEED, TORQUE_LIMIT})
+BROADCAST = 0xFE  # of both protocols
+OFF = 0
 PATIENCE = 0.010  # s that answers may take beyond their bytes' time
 
 
@@ -83,14 +75,15 @@ class Bus:
     """The one master of a line of servos.
 
     Attributes:
+        family: what kind of servos they are.
         patience: s that the answers to a request may take beyond their bytes' time.
         cycle: the traffic since `take` was last called.
         total: all traffic before.
     """
 
-    def __init__(self, port: Port, patience: float = PATIENCE) -> None:
+    def __init__(self, port: Port, patience: float = PATIENCE, family: Family = STS) -> None:
         """`patience`: see the class; it may be changed at any time."""
-        self.port = port
+        self.port, self.family, self._wire = port, family, family.wire()
         self.cycle, self.total = Traffic(), Traffic()
         self.patience = patience
         self._configuring = False
@@ -103,18 +96,18 @@ class Bus:
 
     # -- reading
 
-    def read(self, servos: Sequence[int], address: int, count: int) -> dict[int, Packet]:
+    def read(self, servos: Sequence[int], address: int, count: int) -> dict[int, Answer]:
         """The same `count` bytes of several servos; those that stay silent are asked once more, then missing.
-
-        Every read is a sync read, of one servo too: what an adapter echoes of it can be no answer.
 
         Raises:
             PortGone: the line is gone.
         """
-        found = self._ask(feetech.sync_read(servos, address, count), servos, count)
-        if left := [servo for servo in servos if servo not in found]:
+        found = self._ask(self._wire.ask(servos, address, count), servos, count)
+        left = [servo for servo in servos if servo not in found]
+        self._wire.fared(len(left))
+        if left:
             self.cycle.retries += 1
-            found |= self._ask(feetech.sync_read(left, address, count), left, count)
+            found |= self._ask(self._wire.ask(left, address, count, again=True), left, count)
         return found
 
     def value(self, servo: int, register: Register) -> int | None:
@@ -124,15 +117,15 @@ class Bus:
 
     # -- writing
 
-    def write(self, servo: int, register: Register, value: int) -> Packet | None:
-        """One raw value to one servo; its answer, with its error bits, or None when it is silent.
+    def write(self, servo: int, register: Register, value: int) -> Answer | None:
+        """One raw value to one servo; its answer, with its error byte, or None when it is silent.
 
         Raises:
             TaktError: the register may not be written now.
             ValueError: a value that it cannot hold.
             PortGone: the line is gone.
         """
-        line = feetech.write(servo, register.address, self._allowed(register, value))
+        line = self._wire.write(servo, register.address, self._allowed(register, value))
         found = self._ask(line, [servo], 0)
         if not found:
             self.cycle.retries += 1
@@ -142,11 +135,11 @@ class Bus:
     def sync_write(self, register: Register, values: Mapping[int, int]) -> None:
         """A raw value each to several servos, in one packet that nobody answers. Raises as `write` does."""
         rows = {servo: self._allowed(register, value) for servo, value in values.items()}
-        self._tell(feetech.sync_write(register.address, rows))
+        self._tell(self._wire.sync_write(register.address, rows))
 
     def broadcast(self, register: Register, value: int) -> None:
         """The same raw value to every servo on the line, in one packet. Raises as `write` does."""
-        self._tell(feetech.write(BROADCAST, register.address, self._allowed(register, value)))
+        self._tell(self._wire.write(BROADCAST, register.address, self._allowed(register, value)))
 
     @contextmanager
     def configuring(self, servos: Sequence[int]) -> Iterator[None]:
@@ -156,19 +149,22 @@ class Bus:
             TaktError: a servo is silent, or its torque is not off.
         """
         for servo in servos:
-            if self.value(servo, TORQUE) != OFF:
+            if self.value(servo, self.family.torque) != OFF:
                 raise TaktError(f"servo {servo} is not switched off: its settings are written only then")
         self._configuring = True
         try:
-            for servo in servos:
-                self.write(servo, LOCK, 0)
+            self._lock(servos, 0)
             try:
                 yield
             finally:
-                for servo in servos:
-                    self.write(servo, LOCK, 1)
+                self._lock(servos, 1)
         finally:
             self._configuring = False
+
+    def _lock(self, servos: Sequence[int], value: int) -> None:
+        if self.family.lock is not None:
+            for servo in servos:
+                self.write(servo, self.family.lock, value)
 
     # -- making safe
 
@@ -176,25 +172,37 @@ class Bus:
         """Switch every servo off, or with `goals` let each hold its own; servo -> what went wrong, "" for ok.
 
         First one packet to all, which needs nobody's answer. Then each servo by itself, whatever the others
-        did and whatever error bits it has, and a look at what it says it does. It never raises, and ends
-        within four times the patience per servo.
+        did and whatever error bits it has, and a look at what it says it does. Watchdogs are let rest: goals
+        come after that, as one that has bitten lets none in, and torque goes off before. It never raises, and
+        ends within five times the patience per servo.
         """
-        register = TORQUE if goals is None else GOAL
+        register = self.family.torque if goals is None else self.family.goal
         wanted = {servo: OFF if goals is None else goals[servo] for servo in servos}
-        attempt(lambda: self._to_all(register, wanted))
+        steps: list[Callable[[], str]] = [self.rest, partial(self._to_all, register, wanted)]
+        for step in steps if goals is not None else steps[::-1]:
+            attempt(step)
         outcome = {}
         for servo, value in wanted.items():
             outcome[servo] = attempt(partial(self._make_sure, servo, register, value))
         return outcome
 
     def _to_all(self, register: Register, wanted: Mapping[int, int]) -> str:
-        if register is TORQUE:
+        if register is self.family.torque:
             self.broadcast(register, OFF)
         else:
             self.sync_write(register, wanted)
         return ""
 
+    def rest(self) -> str:
+        """All watchdogs are let rest, by one packet that nobody answers."""
+        if self.family.watchdog is not None:
+            self.broadcast(self.family.watchdog, 0)
+        return ""
+
     def _make_sure(self, servo: int, register: Register, wanted: int) -> str:
+        watchdog = self.family.watchdog
+        if watchdog is not None and register is self.family.goal:
+            self._ask(self._wire.write(servo, watchdog.address, watchdog.encode(0)), [servo], 0)
         self.write(servo, register, wanted)
         seen = self.value(servo, register)
         if seen is None:
@@ -204,7 +212,7 @@ class Bus:
     # -- bytes
 
     def _allowed(self, register: Register, value: int) -> bytes:
-        if register not in RUNNING and not self._configuring:
+        if register not in self.family.running and not self._configuring:
             raise TaktError(f"register {register.name!r} is not written while the arm runs")
         return register.encode(value)
 
@@ -213,83 +221,22 @@ class Bus:
         self.cycle.sent += len(line)
         self.port.send(line, time.monotonic() + self.patience)
 
-    def _ask(self, line: bytes, servos: Sequence[int], count: int) -> dict[int, Packet]:
+    def _ask(self, line: bytes, servos: Sequence[int], count: int) -> dict[int, Answer]:
         """What came back from whom, in turn; see the top of this file."""
-        expected = len(line) + len(servos) * (count + 6)
+        expected = len(line) + self._wire.longest(count, len(servos))
         deadline = time.monotonic() + 2 * BYTE_SECONDS * expected + self.patience
         self._tell(line)
-        answers, decoder, echo = Answers(servos), Decoder(count, feetech.HIGHEST_ID), Echo(line)
+        answers, ear, echo = Answers(servos), self._wire.ear(count, len(servos)), Echo(line)
         while not answers.complete and (piece := self.port.receive(deadline)):
             self.cycle.received += len(piece)
-            for packet in decoder.feed(echo.strip(piece)):
+            for packet in ear.hear(echo.strip(piece)):
                 answers.take(packet)
         self.cycle.missing += len(servos) - len(answers.found)
         self.cycle.disordered += answers.disordered
-        self.cycle.noise += decoder.skipped
-        self.cycle.broken += decoder.broken
+        self.cycle.noise += ear.skipped
+        self.cycle.broken += ear.broken
         self.cycle.echoed += echo.stripped
         return answers.found
-
-
-class Answers:
-    """Who has answered a request.
-
-    Attributes:
-        found: servo -> its answer.
-        disordered: answers that were not taken, or taken back.
-    """
-
-    def __init__(self, servos: Sequence[int]) -> None:
-        self.found: dict[int, Packet] = {}
-        self.disordered = 0
-        self._turn = {servo: i for i, servo in enumerate(servos)}
-        self._doubted: set[int] = set()
-
-    @property
-    def complete(self) -> bool:
-        return len(self.found) == len(self._turn)
-
-    def take(self, packet: Packet) -> None:
-        turn = self._turn.get(packet.id)
-        if turn is None or packet.id in self._doubted:
-            self.disordered += 1
-            return
-        # Who answered before one whose turn comes first had been asked by an earlier request.
-        early = [servo for servo in self.found if self._turn[servo] > turn]
-        if packet.id in self.found:
-            early.append(packet.id)  # one of its two answers is old, and nothing says which
-            self._doubted.add(packet.id)
-        else:
-            self.found[packet.id] = packet
-        for servo in early:
-            del self.found[servo]
-        self.disordered += len(early)
-
-
-class Echo:
-    """Takes our own bytes off what comes back. No answer begins as a request does: a sync read is from 0xFE,
-    a write is longer than its answer.
-
-    Attributes:
-        stripped: bytes taken off.
-    """
-
-    def __init__(self, line: bytes) -> None:
-        self._line, self._head, self._open = line, b"", True
-        self.stripped = 0
-
-    def strip(self, piece: bytes) -> bytes:
-        """What of the bytes so far is an answer; b"" while that cannot be said."""
-        if not self._open:
-            return piece
-        self._head += piece
-        if len(self._head) < len(self._line) and self._line.startswith(self._head):
-            return b""
-        self._open = False
-        if self._head.startswith(self._line):
-            self.stripped = len(self._line)
-            return self._head[self.stripped :]
-        return self._head
 
 
 def attempt(what: Callable[[], str]) -> str:

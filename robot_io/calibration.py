@@ -3,9 +3,10 @@
     {"shoulder_pan": {"id": 1, "drive_mode": 0, "homing_offset": -50,
                       "range_min": 780, "range_max": 3310}, ...}
 
-A servo says its shaft's place less the homing offset, in steps of a turn / 4096. The middle of a joint's
-calibrated range is 0 rad, and drive mode 1 turns the direction round. A gripper is shut where its range
-begins. LeRobot's own degrees count 4095 steps a turn and so differ from these angles by 0.02 %.
+A servo says its shaft's place less the homing offset, or an X series servo the sum of both, in steps of a
+turn / 4096. The middle of a joint's calibrated range is 0 rad, and drive mode 1 turns the direction round (in
+an X series servo, which then does so by itself). A gripper is shut where its range begins. LeRobot's own
+degrees count 4095 steps a turn and so differ from these angles by 0.02 %.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from robot_io import registers as r
-from runtime.so101 import JOINTS
+from robot_io.bodies import GRIPPER as GRIPPER
+from robot_io.bodies import SO101, Body
+from robot_io.family import Family
 from vla.contract import TaktError
 
-GRIPPER = "gripper"
 LEAST = 0.2  # rad; a joint that was moved less was not calibrated
 
 
@@ -37,20 +39,12 @@ class Motor:
 
 Calibration = dict[str, Motor]
 
-# What LeRobot sets on an SO-101, and what this driver counts on, by register. These are kept in EPROM.
-GAINS: dict[r.Register, int] = {r.RETURN_DELAY: 0, r.RESPONSE_LEVEL: 1, r.MODE: 0, r.P: 16, r.I: 0, r.D: 32}
-# A gripper presses on things: it gets less torque, and gives in sooner.
-GENTLE: dict[r.Register, int] = {r.MAX_TORQUE: 500, r.PROTECTION_CURRENT: 250, r.OVERLOAD: 25}
 
-
-def settings(joint: str, motor: Motor) -> dict[r.Register, int]:
+def settings(joint: str, motor: Motor, body: Body = SO101) -> dict[r.Register, int]:
     """What a joint's servo has to hold in its EPROM."""
-    own = {
-        r.HOMING_OFFSET: motor.homing_offset,
-        r.MIN_POSITION: motor.range_min,
-        r.MAX_POSITION: motor.range_max,
-    }
-    return GAINS | own | (GENTLE if joint == GRIPPER else {})
+    held = (motor.homing_offset, motor.range_min, motor.range_max)
+    turned = {body.family.table["drive_mode"]: motor.drive_mode} if body.family.turns else {}
+    return body.kept(joint) | dict(zip(body.family.placed, held, strict=True)) | turned
 
 
 @dataclass(frozen=True)
@@ -69,11 +63,11 @@ class Joint:
     upper: float
 
     @staticmethod
-    def of(joint: str, motor: Motor) -> Joint:
+    def of(joint: str, motor: Motor, body: Body = SO101) -> Joint:
         middle = (motor.range_min + motor.range_max) / 2.0
         half = (motor.range_max - motor.range_min) / 2.0 * r.RAD
-        sign = -1 if motor.drive_mode else 1
-        shift = JOINTS[joint][0] + half if joint == GRIPPER else 0.0
+        sign = -1 if motor.drive_mode and not body.family.turns else 1
+        shift = body.joints[joint][0] + half if joint == GRIPPER else 0.0
         return Joint(middle - sign * shift / r.RAD, sign, shift - half, shift + half)
 
     def angle(self, steps: float) -> float:
@@ -85,8 +79,8 @@ class Joint:
         return round(self.zero + self.sign * angle / r.RAD)
 
 
-def read(path: Path) -> Calibration:
-    """The file of an SO-101.
+def read(path: Path, body: Body = SO101) -> Calibration:
+    """The file of an arm.
 
     Raises:
         TaktError: it is not there or no such file; the line names the joint.
@@ -100,22 +94,25 @@ def read(path: Path) -> Calibration:
         ) from None
     except (OSError, ValueError) as error:
         raise TaktError(f"{path} is no calibration: {error}") from None
-    if not isinstance(data, dict) or set(data) != set(JOINTS):
+    if not isinstance(data, dict) or set(data) != set(body.joints):
         names = sorted(data) if isinstance(data, dict) else type(data).__name__
-        raise TaktError(f"{path} is no calibration of an SO-101: wanted {sorted(JOINTS)}, got {names}")
-    found = {joint: _motor(path, joint, data[joint]) for joint in JOINTS}
+        raise TaktError(
+            f"{path} is no calibration of {body.title}: wanted {sorted(body.joints)}, got {names}"
+        )
+    found = {joint: _motor(path, joint, data[joint], body.family) for joint in body.joints}
     if len({motor.id for motor in found.values()}) != len(found):
         raise TaktError(f"{path}: two joints have the same id")
     return found
 
 
-def _motor(path: Path, joint: str, row: object) -> Motor:
+def _motor(path: Path, joint: str, row: object, family: Family) -> Motor:
     names = [field.name for field in fields(Motor)]
     if not isinstance(row, dict) or set(row) != set(names) or not all(type(row[n]) is int for n in names):
         raise TaktError(f"{path}: {joint} has whole numbers {', '.join(names)}, got {row}")
     motor = Motor(**row)
     last = r.STEPS - 1
-    valid = 0 <= motor.id <= 253 and motor.drive_mode in (0, 1) and abs(motor.homing_offset) <= 2047
+    valid = 0 <= motor.id <= family.highest and motor.drive_mode in (0, 1)
+    valid = valid and abs(motor.homing_offset) <= family.furthest
     if not valid or not 0 <= motor.range_min < motor.range_max <= last:
         raise TaktError(f"{path}: {joint} is out of range: {row}")
     if (motor.range_max - motor.range_min) * r.RAD < LEAST:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from robot_io import feetech
 from robot_io import registers as r
+from robot_io.bodies import SO101, Body
 from robot_io.bus import Bus
 from robot_io.calibration import GRIPPER, Calibration, Motor, settings
 from robot_io.health import NEARLY, Rated
 from vla.contract import TaktError
 
-_BLOCK = r.FEEDBACK_AT + r.FEEDBACK_SIZE  # bytes from address 0 to the end of the feedback
 _PIECE = 16  # bytes read at once, about as many as in every cycle
-_RATED = (r.MAX_TEMPERATURE, r.OVERLOAD)
-_QUICK = 254  # of `ACCELERATION`: the guard limits it, the servo should only follow
+_ASTRAY = r.STEPS // 8  # steps beyond its calibrated range that no joint is, unless it counts another turn
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def names(arm: Calibration) -> dict[int, str]:
     return {motor.id: joint for joint, motor in arm.items()}
 
 
-def check(bus: Bus, arm: Calibration, configure: bool = False) -> Found:
+def check(bus: Bus, arm: Calibration, configure: bool = False, body: Body = SO101) -> Found:
     """Look at every servo before anything is switched on.
 
     Args:
@@ -50,27 +48,32 @@ def check(bus: Bus, arm: Calibration, configure: bool = False) -> Found:
         TaktError: one is missing, of another model, at a wrong voltage, has an error, or is set otherwise;
             the line names it.
     """
+    family = body.family
     tables = _tables(bus, arm)
     for servo, joint in names(arm).items():
-        _check_one(f"{joint} (id {servo})", tables[servo])
-    wrong = {joint: _differing(joint, arm, tables) for joint in arm}
+        _check_one(f"{joint} (id {servo})", tables[servo], body, joint)
+    wrong = {joint: _differing(joint, arm, tables, body) for joint in arm}
     if any(wrong.values()):
         if not configure:
             raise TaktError(_told(arm, wrong, tables))
         _write(bus, arm, wrong)
         tables = _tables(bus, arm)
-        left = {joint: _differing(joint, arm, tables) for joint in arm}
+        left = {joint: _differing(joint, arm, tables, body) for joint in arm}
         if any(left.values()):
             raise TaktError(_told(arm, left, tables))
-    steps = {servo: r.pick(r.POSITION, table, 0) for servo, table in tables.items()}
-    on = {servo for servo, table in tables.items() if r.pick(r.TORQUE, table, 0) == r.ON}
-    goals = {s: r.pick(r.GOAL, tables[s], 0) if s in on else steps[s] for s in tables}
-    limp = all(r.pick(r.TORQUE, table, 0) == r.OFF for table in tables.values())
-    rated = {servo: Rated(*(reg.si(r.pick(reg, t, 0)) for reg in _RATED)) for servo, t in tables.items()}
+    steps = {servo: r.pick(family.position, table, 0) for servo, table in tables.items()}
+    if family.counts:
+        _check_turn(arm, steps)
+    on = {servo for servo, table in tables.items() if r.pick(family.torque, table, 0) == r.ON}
+    if family.watchdog is not None:  # one that it stopped stays where it stopped
+        on -= {s for s, t in tables.items() if r.pick(family.watchdog, t, 0) == family.bitten}
+    goals = {s: r.pick(family.goal, tables[s], 0) if s in on else steps[s] for s in tables}
+    limp = all(r.pick(family.torque, table, 0) == r.OFF for table in tables.values())
+    rated = {motor.id: _rated(tables[motor.id], body, joint) for joint, motor in arm.items()}
     return Found(steps, goals, limp, rated)
 
 
-def check_led(bus: Bus, arm: Calibration) -> None:
+def check_led(bus: Bus, arm: Calibration, body: Body = SO101) -> None:
     """Look at an arm that is only led: its angles have to be right, and nothing else.
 
     Raises:
@@ -79,58 +82,95 @@ def check_led(bus: Bus, arm: Calibration) -> None:
     """
     tables = _tables(bus, arm)
     for servo, joint in names(arm).items():
-        _check_one(f"{joint} (id {servo})", tables[servo])
-        has, wanted = r.pick(r.HOMING_OFFSET, tables[servo], 0), arm[joint].homing_offset
-        if has != wanted:
-            raise TaktError(
-                f"{joint} (id {servo}): homing_offset {has}, not {wanted}: is this calibration the leader's? "
-                "If so: takt calibrate"
-            )
+        _check_one(f"{joint} (id {servo})", tables[servo], body, joint)
+        wanted = {body.family.placed[0]: arm[joint].homing_offset}
+        if body.family.turns:
+            wanted[body.family.table["drive_mode"]] = arm[joint].drive_mode
+        for register, value in wanted.items():
+            if (has := r.pick(register, tables[servo], 0)) != value:
+                raise TaktError(
+                    f"{joint} (id {servo}): {register.name} {has}, not {value}: is this calibration the "
+                    "leader's? If so: takt calibrate"
+                )
+    if body.family.counts:
+        _check_turn(arm, {s: r.pick(body.family.position, table, 0) for s, table in tables.items()})
 
 
-def meet(bus: Bus, arm: Mapping[str, int]) -> dict[str, bytes]:
+def meet(bus: Bus, body: Body = SO101) -> dict[str, bytes]:
     """An arm that has no calibration yet: joint -> its registers from address 0, each servo looked at.
-
-    Args:
-        arm: joint -> servo.
 
     Raises:
         TaktError: as `check` does, but for the settings.
     """
-    made = {joint: Motor(servo, 0, 0, 0, r.STEPS - 1) for joint, servo in arm.items()}
+    made = {joint: Motor(servo, 0, 0, 0, r.STEPS - 1) for joint, servo in body.ids.items()}
     tables = _tables(bus, made)
-    for joint, servo in arm.items():
-        _check_one(f"{joint} (id {servo})", tables[servo])
-    return {joint: tables[servo] for joint, servo in arm.items()}
+    for joint, servo in body.ids.items():
+        _check_one(f"{joint} (id {servo})", tables[servo], body, joint)
+    return {joint: tables[servo] for joint, servo in body.ids.items()}
 
 
-def switch_on(bus: Bus, arm: Calibration, found: Found) -> None:
+def switch_on(bus: Bus, arm: Calibration, found: Found, body: Body = SO101) -> None:
     """Torque on, each servo's goal where it stands.
 
     A servo goes for whatever goal it holds when it is switched on. So the goal is written and read back
-    first. One that is on already keeps its goal, lest it sink. A gripper presses for as long as it holds
-    something: it gets what torque it may give for ever, a little less than what it calls overload.
+    first. One that is on already keeps its goal, lest it sink; a watchdog of its that has bitten is let rest.
+    A gripper presses for as long as it holds something: it gets what torque it may give for ever, a little
+    less than what it calls overload.
 
     Raises:
         TaktError: a servo does not take it; those before it are on.
     """
+    family = body.family
     for servo, joint in names(arm).items():
-        if bus.value(servo, r.TORQUE) == r.ON:
-            continue
-        wanted = [(r.ACCELERATION, _QUICK), (r.GOAL_SPEED, 0), (r.GOAL, found.steps[servo]), (r.TORQUE, r.ON)]
-        if joint == GRIPPER:
-            wanted.insert(0, (r.TORQUE_LIMIT, r.TORQUE_LIMIT.raw(NEARLY * found.rated[servo].load)))
+        grip = _grip(body, found.rated[servo]) if joint == GRIPPER else {}
+        steps = [grip, family.begin, body.gains.get(joint, {})]
+        if family.watchdog is not None:  # it is let rest first: one that has bitten lets no current in either
+            steps = [*steps[1:], grip]
+        wanted = [item for step in steps for item in step.items()]
+        wanted += [(family.goal, found.steps[servo]), (family.torque, r.ON)]
+        if bus.value(servo, family.torque) == r.ON:
+            wanted = (
+                [] if family.watchdog is None else [(family.watchdog, 0), (family.goal, found.goals[servo])]
+            )
         for register, value in wanted:
             bus.write(servo, register, value)
             if bus.value(servo, register) != value:
                 raise TaktError(f"{joint} (id {servo}) does not take its {register.name}: check its cable")
 
 
+def _grip(body: Body, rated: Rated) -> Mapping[r.Register, int]:
+    """What keeps a gripper from pressing harder than it may for ever."""
+    if grip := body.model(GRIPPER).grip:
+        return grip
+    return {r.TORQUE_LIMIT: r.TORQUE_LIMIT.raw(NEARLY * rated.load)}
+
+
+def _rated(table: bytes, body: Body, joint: str) -> Rated:
+    """What a servo's own settings allow, or where it has none, its model."""
+    heat, load = (body.family.table.get(name) for name in ("max_temperature", "overload"))
+    return Rated(
+        Rated.heat if heat is None else heat.si(r.pick(heat, table, 0)),
+        body.model(joint).overload if load is None else load.si(r.pick(load, table, 0)),
+    )
+
+
+def _check_turn(arm: Calibration, steps: Mapping[int, int]) -> None:
+    """A servo that counts turns begins to where its power comes on, and may be a turn off from then on."""
+    for joint, motor in arm.items():
+        at = steps[motor.id]
+        if not motor.range_min - _ASTRAY <= at <= motor.range_max + _ASTRAY:
+            raise TaktError(
+                f"{joint} (id {motor.id}) stands at {at}, calibrated are {motor.range_min} to "
+                f"{motor.range_max}: it counts another turn; bring the joint to its middle, and switch its "
+                "power off and on"
+            )
+
+
 def _tables(bus: Bus, arm: Calibration) -> dict[int, bytes]:
     """Each servo's registers from address 0 to the end of its feedback."""
-    tables = dict.fromkeys(names(arm), b"")
-    for start in range(0, _BLOCK, _PIECE):
-        found = bus.read(list(tables), start, min(_PIECE, _BLOCK - start))
+    tables, end = dict.fromkeys(names(arm), b""), bus.family.described
+    for start in range(0, end, _PIECE):
+        found = bus.read(list(tables), start, min(_PIECE, end - start))
         missing = [f"{joint} (id {servo})" for servo, joint in names(arm).items() if servo not in found]
         if len(missing) == len(arm):
             raise TaktError(f"no servo answers on {bus.port.path}: has the arm power, and is it this port?")
@@ -140,20 +180,24 @@ def _tables(bus: Bus, arm: Calibration) -> dict[int, bytes]:
     return tables
 
 
-def _check_one(name: str, table: bytes) -> None:
-    model = r.pick(r.MODEL, table, 0)
-    if model != r.STS3215:
-        raise TaktError(f"{name} is of model {model}, not {r.STS3215} (STS3215)")
-    volts, low, high = (reg.si(r.pick(reg, table, 0)) for reg in (r.VOLTAGE, r.MIN_VOLTAGE, r.MAX_VOLTAGE))
+def _check_one(name: str, table: bytes, body: Body, joint: str) -> None:
+    family, wanted = body.family, body.model(joint)
+    model = r.pick(family.model, table, 0)
+    if model != wanted.number:
+        raise TaktError(f"{name} is of model {model}, not {wanted.number} ({wanted.name})")
+    supply = (family.voltage, family.table["min_voltage"], family.table["max_voltage"])
+    volts, low, high = (register.si(r.pick(register, table, 0)) for register in supply)
     if not low <= volts <= high:
         raise TaktError(f"{name} has {volts:.1f} V, not {low:.1f} to {high:.1f}: check the supply")
-    if words := feetech.told(r.pick(r.STATUS, table, 0)):
+    if words := family.told(r.pick(family.error, table, 0)):
         raise TaktError(f"{name} reports {words}: switch its power off and on, and let it cool")
 
 
-def _differing(joint: str, arm: Calibration, tables: Mapping[int, bytes]) -> dict[r.Register, int]:
+def _differing(
+    joint: str, arm: Calibration, tables: Mapping[int, bytes], body: Body
+) -> dict[r.Register, int]:
     table = tables[arm[joint].id]
-    wanted = settings(joint, arm[joint])
+    wanted = settings(joint, arm[joint], body)
     return {register: value for register, value in wanted.items() if r.pick(register, table, 0) != value}
 
 

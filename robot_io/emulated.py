@@ -1,4 +1,4 @@
-"""STS servos made of numbers, as the line sees them: registers, motion, load, heat, and what protects them.
+"""STS servos made of numbers, as the line sees them: registers, and what protects a shaft.
 
 Pure functions of the time that is given. Where the vendor says nothing, the emulator takes what is worse for
 a driver: a servo that is switched on goes for whatever goal its register holds.
@@ -6,21 +6,15 @@ a driver: a servo that is switched on goes for whatever goal its register holds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from robot_io import registers as r
+from robot_io.emulated_shaft import QUICKEST, Shaft
 from robot_io.feetech import BROADCAST, Error, Instruction, Packet
 
-STEP = 0.001  # s of motion at a time
-LONGEST = 2.0  # s of motion caught up at once; a longer stall loses time
 FASTEST = 3400.0  # steps/s, 50 turns a minute
-QUICKEST = 40_000.0  # steps/s^2, what the motor can do
-LAG = 0.02  # s, of the position loop
-STALL = 40.0  # steps of error at which a motor that is held gives all it has
-AMBIENT, NOMINAL = 25.0, 12.1  # °C, V
+NOMINAL = 12.1  # V
 _SIZE = 128  # bytes of the table
-_NEAR = 0.05  # steps; nearer is there
 
 # What a servo comes with, by register; the rest is 0.
 FACTORY: dict[r.Register, int] = {
@@ -43,26 +37,25 @@ FACTORY: dict[r.Register, int] = {
 }
 
 
-class Servo:
-    """One servo.
+class Servo(Shaft):
+    """One servo; what it says of its shaft is `actual` less its homing offset.
 
     Attributes:
-        actual: where its shaft stands, steps; what it says is this less its homing offset.
-        stuck, dead: something holds the shaft; it neither moves nor hears.
-        led: a plant moves the shaft, see `lead`; without one a servo moves its own.
         forced: error bits that it reports whatever happens.
         heat, supply: °C and V that it reports; None for those of the model.
+        delay: s until it begins to answer.
     """
 
+    fastest = FASTEST
+    delay = 0.0
+    table = r.TABLE
+
     def __init__(self, servo: int, actual: float, now: float, settings: Mapping[r.Register, int]) -> None:
-        self.actual, self.velocity, self.load = actual, 0.0, 0.0
-        self.temperature = AMBIENT
-        self._left = actual  # where it was last driven
-        self.stuck, self.dead, self.led, self.forced = False, False, False, 0
+        super().__init__(actual, now)
+        self.forced = 0
         self.heat: float | None = None
         self.supply: float | None = None
         self._memory = bytearray(_SIZE)
-        self._time = now
         self._waiting: bytes | None = None  # what REG_WRITE left
         self._strained = 0.0  # s of too much load
         self._overloaded = False
@@ -75,27 +68,36 @@ class Servo:
     def id(self) -> int:
         return self._memory[r.ID.address]
 
+    @property
+    def limp(self) -> bool:
+        """Whether a hand can move it."""
+        return self.get(r.TORQUE) == r.OFF
+
     def get(self, register: r.Register) -> int:
         return r.pick(register, bytes(self._memory), 0)
 
     def set(self, register: r.Register, value: int) -> None:
         self._memory[register.address : register.address + register.size] = register.encode(value)
 
-    def aim(self) -> float:
-        """Where a plant should have the shaft, steps of `actual`: the goal, or where it was last driven."""
-        if self.get(r.TORQUE) != r.ON or self.dead or self.stuck:
-            return self._left
-        self._left = self.actual
+    @property
+    def driven(self) -> bool:
+        return self._memory[r.TORQUE.address] == r.ON and not self.dead
+
+    def goal(self) -> float:
         return self._clamped(self.get(r.GOAL)) + self.get(r.HOMING_OFFSET)
 
+    def limits(self) -> tuple[float, float]:
+        speed, quick = abs(self.get(r.GOAL_SPEED)), self.get(r.ACCELERATION) * 100.0
+        return speed or FASTEST, quick or QUICKEST
+
     def strength(self) -> float:
-        """The part of its torque that it may give now."""
         limit = self.get(r.TORQUE_LIMIT) / 1000.0
         return min(limit, self.get(r.PROTECTIVE_TORQUE) / 100.0) if self._overloaded else limit
 
-    def lead(self, actual: float, velocity: float, load: float) -> None:
-        """What the plant says of the shaft: steps, steps/s, and the part of the torque it takes."""
-        self.actual, self.velocity, self.load = actual, velocity, load
+    def strain(self, seconds: float) -> None:
+        strained = abs(self.load) >= self.get(r.OVERLOAD) / 100.0
+        self._strained = self._strained + seconds if strained else 0.0
+        self._overloaded |= self._strained > self.get(r.PROTECTION_TIME) / 100.0
 
     @property
     def position(self) -> float:
@@ -105,7 +107,7 @@ class Servo:
     def power_up(self, now: float) -> None:
         """As after a power cut: settings as they were saved, torque off, the goal where it stands."""
         self._memory[:] = self._saved + bytes(_SIZE - r.RAM)
-        self._time, self.velocity, self.load, self._left = now, 0.0, 0.0, self.actual
+        self.halt(now)
         self._strained, self._overloaded, self._waiting = 0.0, False, None
         self.set(r.GOAL, self._in_range(self.position))
         self.set(r.TORQUE_LIMIT, self.get(r.MAX_TORQUE))
@@ -113,6 +115,9 @@ class Servo:
         self.say()
 
     # -- the line
+
+    def hear(self, now: float) -> None:
+        """Something was said on the line, to whomever."""
 
     def answer(self, packet: Packet, now: float) -> Packet | None:
         """Carry out an instruction for this servo or for all; its status packet, where it sends one.
@@ -159,53 +164,6 @@ class Servo:
             return
         self._memory[r.TORQUE.address] = value
         self._strained, self._overloaded = 0.0, False
-
-    # -- the shaft
-
-    def advance(self, now: float) -> None:
-        """Move on to `now`."""
-        elapsed = min(now - self._time, LONGEST)
-        steps = int(elapsed / STEP + 1e-6)
-        if steps <= 0:
-            return
-        self._time = now - (elapsed - steps * STEP)
-        if self.led:
-            self._protect(steps * STEP)
-            return
-        driven = self.get(r.TORQUE) == r.ON and not self.dead
-        goal = self._clamped(self.get(r.GOAL)) + self.get(r.HOMING_OFFSET)
-        speed = abs(self.get(r.GOAL_SPEED)) or FASTEST
-        quick = self.get(r.ACCELERATION) * 100.0 or QUICKEST
-        for _ in range(steps):
-            if not driven or (abs(goal - self.actual) < _NEAR and abs(self.velocity) < 1.0):
-                self.velocity, self.load = 0.0, 0.0
-                self._protect((steps - 1) * STEP)
-                break
-            self._move(goal, min(speed, FASTEST), min(quick, QUICKEST))
-            self._protect(STEP)
-
-    def _move(self, goal: float, speed: float, quick: float) -> None:
-        gap = goal - self.actual
-        limit = self.strength()
-        if self.stuck:
-            self.velocity = 0.0
-            self.load = math.copysign(min(limit, abs(gap) / STALL), gap)
-            return
-        wanted = min(speed, abs(gap) / LAG, math.sqrt(2.0 * quick * abs(gap)))
-        change = math.copysign(wanted, gap) - self.velocity
-        change = max(-quick * STEP, min(quick * STEP, change))
-        self.velocity += change
-        self.actual += self.velocity * STEP
-        load = 0.08 * self.velocity / FASTEST + 0.25 * change / (QUICKEST * STEP)
-        self.load = max(-limit, min(limit, load))
-
-    def _protect(self, seconds: float) -> None:
-        """Heat, and less torque after too much load for too long."""
-        drift = (AMBIENT - self.temperature) / 120.0 + self.load**2
-        self.temperature += drift * min(seconds, 60.0)
-        strained = abs(self.load) >= self.get(r.OVERLOAD) / 100.0
-        self._strained = self._strained + seconds if strained else 0.0
-        self._overloaded |= self._strained > self.get(r.PROTECTION_TIME) / 100.0
 
     def _clamped(self, goal: int) -> int:
         low, high = self.get(r.MIN_POSITION), self.get(r.MAX_POSITION)

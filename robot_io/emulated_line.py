@@ -8,11 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from robot_io import feetech
-from robot_io import registers as r
+from robot_io import dynamixel, feetech
 from robot_io.emulated import Servo
-from robot_io.feetech import BROADCAST, BYTE_SECONDS, Decoder, Instruction, Packet
+from robot_io.emulated_x import XServo
+from robot_io.packets import BYTE_SECONDS
+
+_BROADCAST = 0xFE  # of both protocols
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Faults:
         echo: what is sent comes back first, as from some adapters.
         dead: servos that neither hear nor answer. Their shafts stand.
         mute: servos that hear and do not answer.
+        old: servos whose firmware does not know a fast sync read.
         stuck: servos whose shaft something holds.
         errors: servo -> error bits that it reports.
         heat, supply: servo -> °C, V that it reports.
@@ -39,6 +43,7 @@ class Faults:
     echo: bool = False
     dead: list[int] = field(default_factory=list)
     mute: list[int] = field(default_factory=list)
+    old: list[int] = field(default_factory=list)
     stuck: list[int] = field(default_factory=list)
     errors: dict[int, int] = field(default_factory=dict)
     heat: dict[int, float] = field(default_factory=dict)
@@ -48,11 +53,12 @@ class Faults:
 class Line:
     """Servos on one wire. Attributes: `servos`, `faults`."""
 
-    def __init__(self, servos: Sequence[Servo], seed: int = 0) -> None:
-        self.servos = list(servos)
+    def __init__(self, servos: Sequence[Servo] | Sequence[XServo], seed: int = 0) -> None:
+        self.servos: list[Any] = list(servos)
         self.faults = Faults()
         self._chance = random.Random(seed)
-        self._decoder = Decoder()
+        self._codec: Any = dynamixel if isinstance(self.servos[0], XServo) else feetech
+        self._decoder = self._codec.Decoder()
         self._away: dict[int, float] = {}  # servo -> until when it has no power
         self._free = 0.0  # when the wire is free
 
@@ -75,7 +81,7 @@ class Line:
     def hand(self, servo: int, steps: float, now: float) -> None:
         """Somebody moves a shaft to `steps` of `actual`; one whose torque is on stays where it is."""
         for each in self.servos:
-            if each.id == servo and each.get(r.TORQUE) == r.OFF:
+            if each.id == servo and each.limp:
                 each.advance(now)
                 each.actual = steps
                 each.say()
@@ -91,20 +97,42 @@ class Line:
         self._free = max(self._free, now + len(piece) * BYTE_SECONDS)
         out = [(now, piece)] if self.faults.echo else []
         for packet in self._decoder.feed(piece):
-            answered = packet.code != Instruction.SYNC_WRITE
-            for request in _single(packet):
+            for servo in self.servos:
+                if self._powered(servo, now):
+                    servo.hear(now)
+            if packet.code == dynamixel.Instruction.FAST_SYNC_READ and self._codec is dynamixel:
+                out += self._together(packet, now)
+                continue
+            answered = packet.code != feetech.Instruction.SYNC_WRITE  # of both protocols
+            for request in self._codec.split(packet):
                 for servo in self._hearing(request, now):
                     answer = servo.answer(request, now)
                     if answered and answer is not None and servo.id not in self.faults.mute:
-                        out.append(self._send(feetech.encode(answer)))
+                        out.append(self._send(self._codec.encode(answer), servo.delay))
         return sorted((each for each in out if each[1]), key=lambda each: each[0])
 
-    def _hearing(self, request: Packet, now: float) -> list[Servo]:
-        heard = [s for s in self.servos if request.id in (BROADCAST, s.id)]
-        powered = [s for s in heard if not s.dead and now >= self._away.get(s.id, now)]
-        return sorted(powered, key=lambda s: s.id)
+    def _together(self, packet: dynamixel.Packet, now: float) -> list[tuple[float, bytes]]:
+        """The answer to a fast sync read: each servo waits for the one before it, a dead one for ever."""
+        requests, answers, count = dynamixel.split(packet), [], int.from_bytes(packet.data[2:4], "little")
+        for request in requests:
+            servo = next(iter(self._hearing(request, now)), None)
+            if servo is None or servo.id in (*self.faults.mute, *self.faults.old):
+                break
+            answer = servo.answer(request, now)
+            if answer is None or len(answer.data) != count:
+                break
+            answers.append((servo, answer))
+        parts = dynamixel.joined([answer for _, answer in answers], len(requests), count)
+        return [self._send(part, servo.delay) for part, (servo, _) in zip(parts, answers, strict=True)]
 
-    def _send(self, line: bytes) -> tuple[float, bytes]:
+    def _powered(self, servo: Any, now: float) -> bool:
+        return not servo.dead and now >= self._away.get(servo.id, now)
+
+    def _hearing(self, request: Any, now: float) -> list[Any]:
+        heard = [s for s in self.servos if request.id in (_BROADCAST, s.id)]
+        return sorted((s for s in heard if self._powered(s, now)), key=lambda s: s.id)
+
+    def _send(self, line: bytes, delay: float) -> tuple[float, bytes]:
         faults, chance = self.faults, self._chance
         # One draw for each fault, whatever the others do: what one servo does never moves another's dice.
         dropped, changed, cut, noisy, late = (chance.random() for _ in range(5))
@@ -115,20 +143,6 @@ class Line:
             line = line[:at]
         if noisy < faults.noise:
             line = noise + line
-        self._free += len(line) * BYTE_SECONDS
+        self._free += delay + len(line) * BYTE_SECONDS
         when = self._free + (faults.delay if late < faults.late else 0.0)
         return when, b"" if dropped < faults.drop else line
-
-
-def _single(packet: Packet) -> list[Packet]:
-    """An instruction to several servos as one to each; others, and those that make no sense, as they are."""
-    data = packet.data
-    if packet.code == Instruction.SYNC_READ and len(data) > 2:
-        return [Packet(servo, Instruction.READ, data[:2]) for servo in data[2:]]
-    if packet.code == Instruction.SYNC_WRITE and len(data) > 2:
-        width = data[1] + 1
-        rows = [data[i : i + width] for i in range(2, len(data) - width + 1, width)]
-        return [Packet(row[0], Instruction.WRITE, data[:1] + row[1:]) for row in rows]
-    if packet.code == Instruction.READ and len(data) < 2:
-        return []
-    return [packet]

@@ -1,6 +1,6 @@
 """Servos on a pseudo-terminal, in a process of their own: a driver cannot tell them from a serial adapter.
 
-    python -m robot_io.emulator FOLDER [--seed N]         an SO-101 that LeRobot has set up
+    python -m robot_io.emulator FOLDER [--robot so101|koch] [--seed N]     an arm that LeRobot has set up
 
     FOLDER/port                the line: give it to a driver in place of /dev/ttyACM0
     FOLDER/calibration.json    the arm's, as LeRobot writes it
@@ -36,17 +36,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from robot_io import calibration, registers
+from robot_io import calibration, dynamixel, feetech, registers
+from robot_io.bodies import BODIES, SO101, Body
 from robot_io.emulated import Servo
 from robot_io.emulated_line import Faults, Line
-from robot_io.feetech import Decoder, Packet
-from runtime import so101
+from robot_io.emulated_x import XServo
+from robot_io.sts import STS
 from runtime.child import follow, stop
 from vla.contract import TaktError
 
 WAIT = 30.0  # s until it is there, or answers
 _IDLE = 0.005  # s between looks for somebody on the line
-REST = (0.0, -1.2, 1.2, 0.8, 0.0, 0.0)  # rad, where the arm stands at first
+REST = SO101.rest
 
 
 class _Process:
@@ -144,41 +145,58 @@ class _Process:
         return {"time": now, "servos": servos}
 
 
-def _told(servo: Servo) -> dict[str, int]:
-    return {name: servo.get(register) for name, register in registers.TABLE.items()}
+def _told(servo: Servo | XServo) -> dict[str, int]:
+    return {name: servo.get(register) for name, register in servo.table.items()}
+
+
+def servos_of(body: Body, now: float) -> tuple[list[Servo] | list[XServo], calibration.Calibration]:
+    """The servos of an arm as LeRobot leaves them, and its calibration."""
+    arm = {}
+    for joint, servo in body.ids.items():
+        lower, upper = body.joints[joint]
+        half = math.ceil((upper - lower) / 2 / registers.RAD)
+        ends = (0, registers.STEPS - 1) if joint in body.endless else (2048 - half, 2048 + half)
+        turned = int(joint in body.turned)  # one that counts downwards has its middle a turn higher
+        arm[joint] = calibration.Motor(servo, turned, 20 * servo - 70 + turned * registers.STEPS, *ends)
+    made: list[Any] = []
+    for pose, (joint, motor) in zip(body.rest, arm.items(), strict=True):
+        settings = calibration.settings(joint, motor, body)
+        said = calibration.Joint.of(joint, motor, body).steps(pose)
+        at = said + body.family.offset * motor.homing_offset
+        at = -at if joint in body.turned else at
+        if body.family is STS:
+            made.append(Servo(motor.id, at, now, settings))
+        else:
+            made.append(XServo(motor.id, at, now, settings, body.model(joint)))
+    return made, arm
 
 
 def so101_servos(now: float) -> tuple[list[Servo], calibration.Calibration]:
     """The six servos of an SO-101 as LeRobot leaves them, and its calibration."""
-    arm = {}
-    for servo, (joint, (lower, upper)) in enumerate(so101.JOINTS.items(), 1):
-        half = math.ceil((upper - lower) / 2 / registers.RAD)
-        ends = (0, registers.STEPS - 1) if joint == "wrist_roll" else (2048 - half, 2048 + half)
-        arm[joint] = calibration.Motor(servo, 0, 20 * servo - 70, *ends)
-    servos = []
-    for pose, (joint, motor) in zip(REST, arm.items(), strict=True):
-        settings = calibration.settings(joint, motor)
-        at = calibration.Joint.of(joint, motor).steps(pose) + motor.homing_offset
-        servos.append(Servo(motor.id, at, now, settings))
-    return servos, arm
+    servos, arm = servos_of(SO101, now)
+    return [servo for servo in servos if isinstance(servo, Servo)], arm
 
 
 class Emulator:
     """An emulated arm in a process of its own, for as long as `with` lasts.
 
     Attributes:
+        body: which arm it is.
         port: the line's path.
         calibration: its calibration file.
         unplugged: whether it was told to go; its process then ends.
     """
 
-    def __init__(self, folder: Path | None = None, seed: int = 0, plant: str = "") -> None:
+    def __init__(
+        self, folder: Path | None = None, seed: int = 0, plant: str = "", robot: str = SO101.name
+    ) -> None:
         """
         Args:
             folder: empty, and its path short, as those of sockets are; a temporary one by default.
             plant: what moves the shafts and shows frames, see `plants`; by default they move by themselves.
+            robot: whose servos, see `bodies`.
         """
-        self._plant = plant
+        self._plant, self.body = plant, BODIES[robot]
         self._kept = None if folder else tempfile.TemporaryDirectory(prefix="takt-bus-")
         self.folder = folder or Path(self._kept.name if self._kept else "")
         self.port, self.calibration = str(self.folder / "port"), self.folder / "calibration.json"
@@ -187,7 +205,7 @@ class Emulator:
 
     def __enter__(self) -> Emulator:
         command = [sys.executable, "-m", "robot_io.emulator", str(self.folder), "--seed", str(self._seed)]
-        command += ["--plant", self._plant] if self._plant else []
+        command += ["--robot", self.body.name, *(["--plant", self._plant] if self._plant else [])]
         self.folder.mkdir(parents=True, exist_ok=True)
         # A session of its own: Ctrl-C reaches who drives the arm alone, who then makes it safe. What it says
         # is kept: why it did not start belongs into the one line that says so.
@@ -250,9 +268,10 @@ class Emulator:
         """What each servo does: its registers by name, `actual` and `load`."""
         return {int(servo): told for servo, told in self.order(look=True)["servos"].items()}
 
-    def heard(self) -> list[tuple[float, Packet]]:
-        """Every instruction that arrived, with its time, s."""
-        decoder, found = Decoder(), []
+    def heard(self) -> list[tuple[float, Any]]:
+        """Every instruction that arrived, a packet of its codec, with its time, s."""
+        decoder: Any = (feetech if self.body.family is STS else dynamixel).Decoder()
+        found = []
         for line in (self.folder / "log").read_text().splitlines(keepends=True):
             if line.endswith("\n"):
                 when, piece = line.split(" ")
@@ -270,9 +289,10 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m robot_io.emulator", description="An emulated SO-101.")
+    parser = argparse.ArgumentParser(prog="python -m robot_io.emulator", description="An emulated arm.")
     parser.add_argument("folder", type=Path, help="where its port, control socket and log are made")
     parser.add_argument("--seed", type=int, default=0, help="of the faults' dice")
+    parser.add_argument("--robot", choices=sorted(BODIES), default=SO101.name, help="whose servos")
     parser.add_argument("--plant", default="", help="what moves the shafts: a name of takt.plants")
     parser.add_argument("--parent", type=int, help="end with this process")
     return parser.parse_args()
@@ -284,16 +304,19 @@ def _serve(args: argparse.Namespace) -> int:
     args.folder.mkdir(parents=True, exist_ok=True)
     for left in ("port", "control", "plant", "frames", "world"):
         (args.folder / left).unlink(missing_ok=True)
-    arm = so101_servos(0.0)[1]
+    body = BODIES[args.robot]
+    arm = servos_of(body, 0.0)[1]
     calibration.write(args.folder / "calibration.json", arm)
     lead = None
     if args.plant:
         from robot_io.plants import Lead  # what it needs costs a start without a plant a tenth of a second
 
         lead = Lead(args.plant, args.folder, arm)
-    process = _Process(args.folder, lambda: Line(so101_servos(time.monotonic())[0], args.seed), lead)
+    process = _Process(args.folder, lambda: Line(servos_of(body, time.monotonic())[0], args.seed), lead)
     if args.parent is None:
-        print(f"servos 1-6 at {args.folder / 'port'}", flush=True)
+        print(
+            f"servos {min(body.ids.values())}-{max(body.ids.values())} at {args.folder / 'port'}", flush=True
+        )
     with contextlib.suppress(KeyboardInterrupt):
         process.run()
     return 0

@@ -11,12 +11,13 @@ after the length means depends on who listens.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from robot_io import packets
 
 BROADCAST = 0xFE
 HIGHEST_ID = 0xFD
-BYTE_SECONDS = 10e-6  # at 1 Mbit/s: a start bit, eight bits, a stop bit
 _HEADER = b"\xff\xff"
 _OVERHEAD = 6  # bytes of a packet without parameters
 _LONGEST = 0xFF  # what the length byte can say
@@ -64,6 +65,11 @@ class Packet:
     id: int
     code: int
     data: bytes = b""
+
+    @property
+    def error(self) -> int:
+        """Of a status packet."""
+        return self.code
 
 
 def checksum(body: bytes | bytearray) -> int:
@@ -123,16 +129,10 @@ def sync_write(address: int, values: Mapping[int, bytes]) -> bytes:
     return encode(Packet(BROADCAST, Instruction.SYNC_WRITE, bytes((address, *lengths)) + rows))
 
 
-class Decoder:
-    """Packets out of a stream of bytes that may be cut anywhere and have noise between them.
+class Decoder(packets.Decoder[Packet]):
+    """Packets of this protocol out of a stream, see `packets.Decoder`."""
 
-    A header whose packet turns out wrong costs one byte: the search goes on right behind it, so that a whole
-    packet inside a broken one is found.
-
-    Attributes:
-        skipped: bytes thrown away so far.
-        broken: headers so far whose checksum was wrong.
-    """
+    header = b"\xff\xff"
 
     def __init__(self, data: int | None = None, highest: int = BROADCAST) -> None:
         """
@@ -141,40 +141,13 @@ class Decoder:
                 header cannot swallow what follows it. None takes any.
             highest: the highest id. Status packets come from `HIGHEST_ID` at most.
         """
+        super().__init__()
         self._lengths = range(2, _LONGEST + 1) if data is None else range(data + 2, data + 3)
         self._highest = highest
-        self._buffer = bytearray()
-        self.skipped = self.broken = 0
 
-    def feed(self, piece: bytes) -> list[Packet]:
-        """The packets that `piece` completes, oldest first."""
-        buffer, found, at = self._buffer, [], 0
-        buffer += piece
-        while True:
-            start = buffer.find(_HEADER, at)
-            if start < 0:
-                # A lone FF at the end may be half a header.
-                start = len(buffer) - buffer.endswith(b"\xff")
-                self.skipped += max(start, at) - at
-                at = max(start, at)
-                break
-            self.skipped += start - at
-            at = start
-            size = self._size(at)
-            if size is None:
-                break
-            if size and checksum(buffer[at + 2 : at + size - 1]) == buffer[at + size - 1]:
-                found.append(Packet(buffer[at + 2], buffer[at + 4], bytes(buffer[at + 5 : at + size - 1])))
-                at += size
-                continue
-            self.broken += size > 0
-            self.skipped += 1
-            at += 1
-        del buffer[:at]
-        return found
+    hear = packets.Decoder.feed
 
     def _size(self, at: int) -> int | None:
-        """Bytes of the packet whose header is at `at`; 0 where none can be, None until more has come."""
         buffer = self._buffer
         if len(buffer) < at + 3:
             return None
@@ -186,3 +159,44 @@ class Decoder:
             return 0
         size = buffer[at + 3] + 4
         return size if len(buffer) >= at + size else None
+
+    def _packet(self, line: bytes) -> Packet | None:
+        right = checksum(line[2:-1]) == line[-1]
+        return Packet(line[2], line[4], line[5:-1]) if right else None
+
+
+def split(packet: Packet) -> list[Packet]:
+    """An instruction to several servos as one to each; others as they are, and none that makes no sense."""
+    data = packet.data
+    if packet.code == Instruction.SYNC_READ and len(data) > 2:
+        return [Packet(servo, Instruction.READ, data[:2]) for servo in data[2:]]
+    if packet.code == Instruction.SYNC_WRITE and len(data) > 2:
+        width = data[1] + 1
+        rows = [data[i : i + width] for i in range(2, len(data) - width + 1, width)]
+        return [Packet(row[0], Instruction.WRITE, data[:1] + row[1:]) for row in rows]
+    return [] if packet.code == Instruction.READ and len(data) < 2 else [packet]
+
+
+class Wire:
+    """A master's side of this protocol, see `packets.Wire`.
+
+    Every read is a sync read, of one servo too: what an adapter echoes of it can be no answer.
+    """
+
+    def ask(self, servos: Sequence[int], address: int, count: int, again: bool = False) -> bytes:
+        return sync_read(servos, address, count)
+
+    def write(self, servo: int, address: int, data: bytes) -> bytes:
+        return write(servo, address, data)
+
+    def sync_write(self, address: int, values: Mapping[int, bytes]) -> bytes:
+        return sync_write(address, values)
+
+    def ear(self, count: int, servos: int) -> Decoder:
+        return Decoder(count, HIGHEST_ID)
+
+    def longest(self, count: int, servos: int) -> int:
+        return servos * (count + _OVERHEAD)
+
+    def fared(self, missing: int) -> None:
+        return

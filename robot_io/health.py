@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from robot_io import feetech
-from robot_io import registers as r
-from robot_io.feetech import Error
+from robot_io.family import Family
+from robot_io.sts import STS
 
 PERSIST = 3  # cycles in a row that error bits have to last: a dip of the supply is over in one
 SILENT = 0.5  # s in which it was asked at least PERSIST times without an answer; the guard holds long before
@@ -20,9 +19,9 @@ WARM, HOT = 10.0, 2.0  # °C below a servo's own limit where the arm begins to s
 SLOW = 0.3  # of its speed limits, at the slowest
 NEARLY = 0.9  # of the load that a servo calls overload; more than this counts as strain
 STANDS = 0.2  # rad/s; a shaft that turns faster is at work, and not pressing on something
+ON = 1  # of a torque register
 STRAIN = 0.5  # s of that until the arm slows down; the servo lets go by itself after 2 s
 RELIEF = 1.0  # s without it until it is as fast as before
-_TIRED = Error.OVERLOAD | Error.OVERHEAT | Error.OVERCURRENT
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,11 @@ class Rated:
 class Health:
     """The memory of one arm's servos."""
 
-    def __init__(self, names: Mapping[int, str], rated: Mapping[int, Rated] | None = None) -> None:
+    def __init__(
+        self, names: Mapping[int, str], rated: Mapping[int, Rated] | None = None, family: Family = STS
+    ) -> None:
         """`names`: servo -> what people call it. `rated`: servo -> what it can take."""
+        self._family = family
         self._names = dict(names)
         self._rated = {servo: (rated or {}).get(servo, Rated()) for servo in names}
         self._heat = dict.fromkeys(names, 0.0)
@@ -48,6 +50,7 @@ class Health:
         self._bits = dict.fromkeys(names, 0)
         self._lasted = dict.fromkeys(names, 0)
         self._limp: set[int] = set()
+        self._bitten: set[int] = set()
 
     def missed(self, servo: int, now: float) -> None:
         """A servo did not answer in this cycle."""
@@ -74,7 +77,7 @@ class Health:
 
     def pace(self, now: float) -> float:
         """The part of its speed limits that the arm should be asked for, `SLOW` to 1."""
-        if now < self._relieved or any(bits & _TIRED for bits in self._bits.values()):
+        if now < self._relieved or any(bits & self._family.tired for bits in self._bits.values()):
             return SLOW
         left = min(self._rated[servo].heat - heat for servo, heat in self._heat.items())
         share = (left - HOT) / (WARM - HOT)
@@ -82,7 +85,11 @@ class Health:
 
     def torque(self, servo: int, value: int) -> None:
         """What a servo's torque register says."""
-        (self._limp.discard if value == r.ON else self._limp.add)(servo)
+        (self._limp.discard if value == ON else self._limp.add)(servo)
+
+    def watchdog(self, servo: int, value: int) -> None:
+        """What a servo's watchdog register says."""
+        (self._bitten.add if value == self._family.bitten else self._bitten.discard)(servo)
 
     def faults(self) -> tuple[str, ...]:
         """What is wrong, in the order of the servos."""
@@ -100,8 +107,10 @@ class Health:
         found, missed = [], self._missed[servo]
         if self._misses[servo] >= PERSIST and missed[-1] - missed[0] > SILENT:
             found.append("does not answer")
-        if self._lasted[servo] >= PERSIST:
-            found.append(feetech.told(self._bits[servo]))
+        if self._lasted[servo] >= PERSIST or (servo in self._limp and self._bits[servo]):
+            found.append(self._family.told(self._bits[servo]))
         if servo in self._limp:
             found.append("its torque is off: it lost its power, or protects itself")
+        if servo in self._bitten:
+            found.append("its watchdog stopped it: it heard nothing for a while")
         return ", ".join(found)

@@ -19,8 +19,12 @@ BEAT = 0.015  # s between two pushes
 def place(arm: Emulator, pose: np.ndarray) -> None:
     """Bring its shafts to a pose, shape (6,), rad."""
     steps = {}
-    for (joint, motor), angle in zip(calibration.read(arm.calibration).items(), pose, strict=True):
-        steps[motor.id] = Joint.of(joint, motor).steps(angle) + motor.homing_offset
+    motors = calibration.read(arm.calibration, arm.body)
+    for (joint, motor), angle in zip(motors.items(), pose, strict=True):
+        said, offset = Joint.of(joint, motor, arm.body).steps(angle), motor.homing_offset
+        steps[motor.id] = said + offset if not arm.body.family.turns else said - offset
+        if motor.drive_mode and arm.body.family.turns:
+            steps[motor.id] *= -1
     arm.hand(steps)
 
 

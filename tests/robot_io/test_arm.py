@@ -17,12 +17,17 @@ from robot_io.emulator import Emulator
 from robot_io.port import Port
 from runtime.so101 import JOINTS, METAL
 from runtime.states import State
-from tests.robot_io.driving import IDS, check_bytes, drive, switched, to_all, wave, writes
+from tests.robot_io.driving import IDS, check_bytes, drive, metal, switched, to_all, wave, writes
 from vla.contract import Robot, TaktError
 
 
+@pytest.fixture(params=["so101", "koch"])
+def robot(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def arm_at(emulator: Emulator, **options: object) -> Arm:
-    return Arm(emulator.port, calibration.read(emulator.calibration), patience=0.1, **options)  # type: ignore[arg-type]
+    return metal(emulator, patience=0.1, **options)
 
 
 def test_it_describes_itself_with_metals_limits(tmp_path: Path) -> None:
@@ -51,20 +56,25 @@ def test_a_run_moves_within_every_limit_and_ends_parked_and_off(
     with drive(arm) as driven:
         driven.run(100)
         assert driven.state is State.RUNNING
-        metal = driven.arm
-        seen = metal.telemetry
+        driver = driven.arm
+        seen = driver.telemetry
         moved = np.ptp([pose for _, pose in driven.poses], axis=0)
     assert (moved > 0.5).all()
-    assert np.isfinite([seen.velocity, seen.load, seen.current, seen.position]).all()
-    assert seen.voltage == pytest.approx(12.1, abs=0.5) and seen.temperature == pytest.approx(25, abs=1)
-    told = check_bytes(arm, metal)
+    measures = [arm.body.model(joint).current is not None for joint in arm.body.joints]
+    assert np.isfinite([seen.velocity, seen.load, seen.position]).all()
+    assert (np.isfinite(seen.current) == measures).all()
+    volts = {"STS3215": 12.1, "XL430-W250": 12.0, "XL330-M288": 5.0}
+    supplies = [volts[arm.body.model(joint).name] for joint in arm.body.joints]
+    assert seen.voltage == pytest.approx(np.array(supplies), abs=0.5)
+    assert seen.temperature == pytest.approx(25, abs=1)
+    told = check_bytes(arm, driver)
     after = arm.look()
     for servo in IDS:
         assert abs(after[servo]["actual"] - before[servo]["actual"]) * r.RAD < 0.06
         assert after[servo]["torque"] == r.OFF
     assert to_all(told, r.OFF) and set(switched(told, r.OFF)) == set(IDS)
     assert "takt: parked, torque off" in capsys.readouterr().err
-    goals = np.array([[w.value for w in told if w.servo == s and w.address == r.GOAL.address] for s in IDS])
+    goals = np.array([[w.value for w in told if w.servo == s and w.name == "goal"] for s in IDS])
     # The guard's limit, a tick, and a rounding at both ends.
     assert np.abs(np.diff(goals, axis=1)).max() * r.RAD < METAL.velocity[0] * 0.1 + 2 * r.RAD
 
@@ -75,9 +85,9 @@ def test_a_servo_is_switched_on_only_where_it_stands(arm: Emulator) -> None:
         seen = arm.look()
     for servo in IDS:
         rows = [w for w in told if w.servo == servo and w.alone]
-        on = next(i for i, w in enumerate(rows) if w.address == r.TORQUE.address)
+        on = next(i for i, w in enumerate(rows) if w.name == "torque")
         assert rows[on].value == r.ON
-        assert rows[on - 1].address == r.GOAL.address
+        assert rows[on - 1].name == "goal"
         assert abs(rows[on - 1].value - seen[servo]["position"]) <= 1
         assert seen[servo]["torque"] == r.ON
 
@@ -105,7 +115,7 @@ def test_what_an_arm_holds_is_not_let_sink(arm: Emulator) -> None:
     arm.fail(stuck=[2])
     port = Port(arm.port)
     goal = int(arm.look()[2]["position"]) + 25
-    Bus(port, 0.2).write(2, r.GOAL, goal)
+    Bus(port, 0.2, arm.body.family).write(2, arm.body.family.goal, goal)
     port.close()
     with arm_at(arm, end="hold"):
         assert arm.look()[2]["goal"] == goal
@@ -140,7 +150,7 @@ def test_what_has_not_passed_the_guard_is_refused(arm: Emulator) -> None:
         ({"dead": [3]}, r"no answer from elbow_flex \(id 3\)"),
         ({"dead": list(IDS)}, "no servo answers"),
         ({"errors": {6: 0x20}}, r"gripper \(id 6\) reports overload"),
-        ({"supply": {2: 3.5}}, r"shoulder_lift \(id 2\) has 3.5 V, not 4.0 to 14.0"),
+        ({"supply": {2: 3.5}}, r"shoulder_lift \(id 2\) has 3.5 V, not [46].0 to 14.0"),
     ],
 )
 def test_an_arm_that_is_not_well_is_not_switched_on(
@@ -151,25 +161,29 @@ def test_an_arm_that_is_not_well_is_not_switched_on(
         raise AssertionError("it was entered")
     assert writes(arm.heard()) == []
     arm.fail()
+    for servo in IDS:
+        arm.order(cut=servo)  # errors of an X series' hardware last until then
     with arm_at(arm):
         pass
 
 
 def test_another_arms_calibration_is_refused_unless_it_is_to_be_written(arm: Emulator) -> None:
-    mine = calibration.read(arm.calibration)
+    mine = calibration.read(arm.calibration, arm.body)
     mine["elbow_flex"] = replace(mine["elbow_flex"], homing_offset=100)
     with (
         pytest.raises(TaktError, match=r"elbow_flex \(id 3\): homing_offset -10, not 100"),
-        Arm(arm.port, mine),
+        Arm(arm.port, mine, body=arm.body),
     ):
         raise AssertionError("it was entered")
     assert writes(arm.heard()) == []
-    with Arm(arm.port, mine, configure=True, patience=0.1):
+    with Arm(arm.port, mine, configure=True, patience=0.1, body=arm.body):
         pass
     arm.order(cut=3)
     assert arm.look()[3]["homing_offset"] == 100
-    assert {w.address for w in writes(arm.heard()) if w.address < r.RAM} == {r.HOMING_OFFSET.address}
-    with Arm(arm.port, mine, patience=0.1):
+    table = arm.body.family.table
+    told = {w.name for w in writes(arm.heard()) if w.address < table["torque"].address}
+    assert told == {"homing_offset"}
+    with Arm(arm.port, mine, patience=0.1, body=arm.body):
         pass
 
 

@@ -16,17 +16,34 @@ from hypothesis import strategies as st
 
 from robot_io import feetech
 from robot_io import registers as r
-from robot_io.bus import Answers, Bus, Echo
+from robot_io.bus import Bus
 from robot_io.emulator import Emulator
-from robot_io.feetech import Instruction, Packet
+from robot_io.family import Family
+from robot_io.feetech import Packet
+from robot_io.packets import Answer, Answers, Echo
 from robot_io.port import Port, PortGone
+from robot_io.sts import STS
+from robot_io.xseries import X
+from tests.robot_io.driving import writes
 from vla.contract import TaktError
 
 IDS = tuple(range(1, 7))
 
 
-def feedback(bus: Bus) -> dict[int, Packet]:
-    return bus.read(IDS, r.FEEDBACK_AT, r.FEEDBACK_SIZE)
+@pytest.fixture(params=["so101", "koch"])
+def robot(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def feedback(bus: Bus) -> dict[int, Answer]:
+    return bus.read(IDS, *bus.family.feedback)
+
+
+def told(bus: Bus, answer: Answer) -> dict[str, int]:
+    """What is in a servo's feedback, by register."""
+    start, size = bus.family.feedback
+    inside = [each for each in bus.family.table.values() if start <= each.address < start + size]
+    return {each.name: r.pick(each, answer.data, start) for each in inside}
 
 
 def test_all_feedback_of_all_servos_in_one_request(bus: Bus, arm: Emulator) -> None:
@@ -34,75 +51,84 @@ def test_all_feedback_of_all_servos_in_one_request(bus: Bus, arm: Emulator) -> N
     seen = arm.look()
     assert list(answers) == list(IDS)
     for servo, answer in answers.items():
-        assert answer.code == 0
-        for register in r.FEEDBACK:
-            assert r.pick(register, answer.data, r.FEEDBACK_AT) == seen[servo][register.name]
+        assert answer.error == 0
+        said = told(bus, answer)
+        assert {"position", "velocity", "voltage", "temperature"} < set(said)
+        assert said == {name: seen[servo][name] for name in said}
     traffic = bus.take()
     assert (traffic.requests, traffic.retries, traffic.missing, traffic.noise) == (1, 0, 0, 0)
-    assert (traffic.sent, traffic.received) == (14, 6 * 21)
+    assert (traffic.sent, traffic.received) == {"STS": (14, 6 * 21), "X series": (20, 158)}[bus.family.name]
     assert bus.take().requests == 0 and bus.total.requests == 1
 
 
 def test_a_goal_moves_a_servo_that_is_switched_on(bus: Bus, arm: Emulator) -> None:
     before = arm.look()
     goals = {servo: int(before[servo]["position"]) + 50 for servo in IDS}
-    bus.sync_write(r.GOAL, goals)
+    bus.sync_write(bus.family.goal, goals)
     time.sleep(0.1)
     assert [arm.look()[s]["position"] for s in IDS] == [before[s]["position"] for s in IDS]
-    bus.broadcast(r.TORQUE, r.ON)
+    bus.broadcast(bus.family.torque, r.ON)
     end = time.monotonic() + 10
     while any(abs(arm.look()[s]["position"] - goals[s]) > 1 for s in IDS):
         assert time.monotonic() < end, arm.look()
 
 
 @pytest.mark.parametrize(
-    "register", [register for register in r.TABLE.values() if register.eprom], ids=lambda x: x.name
+    ("family", "register"),
+    [(family, each) for family in (STS, X) for each in family.table.values() if each.eprom],
+    ids=lambda x: x.name,
 )
-def test_eprom_is_not_written_while_running(register: r.Register) -> None:
+def test_eprom_is_not_written_while_running(family: Family, register: r.Register) -> None:
     class NoPort:
         def send(self, line: bytes, deadline: float) -> None:
             raise AssertionError("it reached the line")
 
-    bus = Bus(NoPort())  # type: ignore[arg-type]
+    bus = Bus(NoPort(), family=family)  # type: ignore[arg-type]
     with pytest.raises(TaktError, match=register.name):
         bus.write(1, register, 0)
-    with pytest.raises(TaktError, match="lock"):
-        bus.broadcast(r.LOCK, 0)
+    if family.lock is not None:
+        with pytest.raises(TaktError, match="lock"):
+            bus.broadcast(family.lock, 0)
     with pytest.raises(ValueError, match="torque"):
-        bus.broadcast(r.TORQUE, 128)
+        bus.broadcast(family.torque, 128)
 
 
 def test_settings_are_written_with_the_torque_off_and_survive_a_power_cut(bus: Bus, arm: Emulator) -> None:
-    bus.write(3, r.TORQUE, r.ON)
+    torque, setting = bus.family.torque, bus.family.table["max_temperature"]
+    bus.write(3, torque, r.ON)
     with pytest.raises(TaktError, match="servo 3 is not switched off"), bus.configuring([3]):
         raise AssertionError("it was let in")
-    bus.write(3, r.TORQUE, r.OFF)
+    bus.write(3, torque, r.OFF)
     with bus.configuring([3]):
-        bus.write(3, r.P, 20)
-    assert arm.look()[3]["lock"] == 1
+        bus.write(3, setting, 60)
+    assert arm.look()[3].get("lock", 1) == 1
     arm.order(cut=3)
-    assert bus.value(3, r.P) == 20
-    with pytest.raises(TaktError, match="register 'p'"):
-        bus.write(3, r.P, 21)
+    assert bus.value(3, setting) == 60
+    with pytest.raises(TaktError, match="register 'max_temperature'"):
+        bus.write(3, setting, 61)
 
 
 def test_error_bits_are_kept(bus: Bus, arm: Emulator) -> None:
     arm.fail(errors={2: 0x20})
-    assert {servo: answer.code for servo, answer in feedback(bus).items()} == {
-        s: 0x20 * (s == 2) for s in IDS
-    }
+    said = bus.family.alert or 0x20  # an X series servo says that there is something, register 70 what
+    assert {s: answer.error for s, answer in feedback(bus).items()} == {s: said * (s == 2) for s in IDS}
+    assert bus.value(2, bus.family.error) == 0x20
 
 
 def test_a_dead_servo_costs_the_others_nothing(arm: Emulator) -> None:
     arm.fail(dead=[4])
     port = Port(arm.port)
     try:
-        bus = Bus(port, 0.1)
+        bus = Bus(port, 0.1, arm.body.family)
         begun = time.monotonic()
         assert sorted(feedback(bus)) == [1, 2, 3, 5, 6]
         assert time.monotonic() - begun >= 0.2  # asked twice, as long as patience lasts
         traffic = bus.take()
-        assert (traffic.retries, traffic.missing) == (1, 2)
+        # A fast sync read fails as a whole.
+        assert (traffic.retries, traffic.missing) == (1, 2 if bus.family.alert == 0 else 7)
+        for _ in range(3):
+            feedback(bus)
+        assert bus.take().missing <= (6 if bus.family.alert == 0 else 2 * 7 + 2)
     finally:
         port.close()
 
@@ -116,8 +142,8 @@ def test_a_bad_line_never_gives_a_wrong_number(bus: Bus, arm: Emulator, fault: s
     counted = 0
     for _ in range(12):
         for servo, answer in feedback(bus).items():
-            assert r.pick(r.POSITION, answer.data, r.FEEDBACK_AT) == true[servo]
-            assert r.pick(r.TEMPERATURE, answer.data, r.FEEDBACK_AT) == 25
+            said = told(bus, answer)
+            assert (said["position"], said["temperature"]) == (true[servo], 25)
             counted += 1
     assert counted > 36
     traffic = bus.take()
@@ -132,7 +158,7 @@ def test_late_answers_are_never_taken_for_another_register(bus: Bus, arm: Emulat
     heats, places = 0, 0
     for i in range(24):
         servo = IDS[i % 6]
-        heat, place = bus.value(servo, r.TEMPERATURE), bus.value(servo, r.POSITION)
+        heat, place = bus.value(servo, bus.family.temperature), bus.value(servo, bus.family.position)
         assert heat in (None, 25) and place in (None, true[servo])
         heats, places = heats + (heat is not None), places + (place is not None)
     assert heats and places
@@ -141,11 +167,12 @@ def test_late_answers_are_never_taken_for_another_register(bus: Bus, arm: Emulat
 def test_what_an_adapter_echoes_is_no_answer(bus: Bus, arm: Emulator) -> None:
     arm.fail(echo=True)
     assert sorted(feedback(bus)) == list(IDS)
-    answer = bus.write(1, r.TORQUE, r.ON)
-    assert answer == Packet(1, 0)
-    assert bus.value(1, r.TORQUE) == r.ON
+    answer = bus.write(1, bus.family.torque, r.ON)
+    assert answer is not None and (answer.id, answer.error) == (1, 0)
+    assert bus.value(1, bus.family.torque) == r.ON
     traffic = bus.take()
-    assert traffic.echoed == 14 + 8 + 9 and traffic.noise == 0 and traffic.retries == 0
+    assert traffic.echoed == {"STS": 14 + 8 + 9, "X series": 20 + 13 + 15}[bus.family.name]
+    assert traffic.noise == 0 and traffic.retries == 0
 
 
 @pytest.mark.parametrize("goals", [None, {servo: 2000 + servo for servo in IDS}], ids=["off", "hold"])
@@ -153,19 +180,23 @@ def test_safing_visits_every_servo_whatever_the_others_do(
     bus: Bus, arm: Emulator, goals: dict[int, int] | None
 ) -> None:
     """One in overload, one dead, one that hears and does not answer."""
-    bus.broadcast(r.TORQUE, r.ON)
+    family = bus.family
+    bus.broadcast(family.torque, r.ON)
     bus.patience = 0.1
     arm.fail(errors={2: 0x20}, dead=[4], mute=[5])
-    told = bus.safe(IDS, goals)
-    assert {servo: bool(words) for servo, words in told.items()} == {s: s in (4, 5) for s in IDS}
-    register, wanted = (r.TORQUE, dict.fromkeys(IDS, 0)) if goals is None else (r.GOAL, goals)
+    begun = time.monotonic()
+    outcome = bus.safe(IDS, goals)
+    assert time.monotonic() - begun < len(IDS) * 5 * bus.patience + 2.0
+    assert {servo: bool(words) for servo, words in outcome.items()} == {s: s in (4, 5) for s in IDS}
+    register, wanted = (family.torque, dict.fromkeys(IDS, 0)) if goals is None else (family.goal, goals)
     seen = arm.look()
     assert all(seen[s][register.name] == wanted[s] for s in IDS if s != 4)
-    heard = [packet for _, packet in arm.heard()][1:]
-    assert heard[0].id == feetech.BROADCAST
-    single = [p.id for p in heard if p.code == Instruction.WRITE and p.id != feetech.BROADCAST]
-    assert sorted(set(single)) == list(IDS)
-    assert all(p.data[0] == register.address for p in heard if p.code == Instruction.WRITE)
+    heard = [w for w in writes(arm.heard())[1:] if w.name != "watchdog"]
+    first = [w for w in heard if not w.alone]
+    assert heard[: len(first)] == first  # to all before each by itself
+    assert {w.servo for w in first} == ({0xFE} if goals is None else set(IDS))
+    assert {w.servo for w in heard if w.alone} == set(IDS)
+    assert {w.name for w in heard} == {register.name}
 
 
 def test_safing_does_not_raise_when_the_line_is_gone(bus: Bus, arm: Emulator) -> None:
@@ -285,6 +316,6 @@ def test_making_safe_visits_every_servo_whatever_is_raised(
     monkeypatch.setattr("robot_io.port.os.write", broken)
     outcome = bus.safe(IDS)
     assert list(outcome) == list(IDS) and all(outcome.values())
-    assert len(tried) == 1 + len(IDS)
+    assert len(tried) == 1 + len(IDS) + (bus.family.watchdog is not None)
     if not isinstance(error, KeyError):
         assert "fails" in outcome[1]

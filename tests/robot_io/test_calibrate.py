@@ -18,16 +18,23 @@ import pytest
 from robot_io import calibration
 from robot_io import registers as r
 from robot_io.arm import Arm
-from robot_io.calibrate import ARM, MIDDLE, Ranges
+from robot_io.bodies import SO101
+from robot_io.calibrate import MIDDLE, Ranges
 from robot_io.emulator import Emulator
 from runtime.so101 import JOINTS
 from tests.runtime.peers import PATIENCE
 
 ROOT = Path(__file__).parents[2]
+ARM = SO101.ids  # a Koch's are the same
 # Where each shaft stands in the arm's middle pose, and how far it goes to both sides, steps of a turn.
 SHAFTS = {servo: 1500 + 180 * servo for servo in ARM.values()}
 REACH = {servo: 900 + 20 * servo for servo in ARM.values()}
 PLACED = ("homing_offset", "min_position", "max_position")
+
+
+@pytest.fixture(params=["so101", "koch_leader"])  # a Koch is calibrated as its leader is, no joint turned
+def robot(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 class Terminal:
@@ -76,7 +83,7 @@ class Terminal:
 
 @contextmanager
 def asked(arm: Emulator, out: Path, *more: str) -> Iterator[Terminal]:
-    terminal = Terminal("--port", arm.port, "--out", str(out), *more)
+    terminal = Terminal("--port", arm.port, "--robot", arm.body.name, "--out", str(out), *more)
     try:
         yield terminal
     finally:
@@ -118,18 +125,22 @@ def test_an_arm_is_calibrated_by_hand(arm: Emulator, tmp_path: Path) -> None:
         sweep(arm, [4, 6])
         terminal.enter()
         assert terminal.status() == 0, terminal.said
-    found = calibration.read(out)
+    found = calibration.read(out, arm.body)
     assert list(found) == list(JOINTS)
     for joint, motor in found.items():
-        assert (motor.id, motor.drive_mode) == (ARM[joint], 0)
-        assert motor.homing_offset == SHAFTS[motor.id] - MIDDLE
-        ends = (0, 4095) if joint == "wrist_roll" else (MIDDLE - REACH[motor.id], MIDDLE + REACH[motor.id])
+        turned = int(joint in arm.body.turned)
+        assert (motor.id, motor.drive_mode) == (ARM[joint], turned)
+        shaft = -SHAFTS[motor.id] if turned else SHAFTS[motor.id]
+        assert motor.homing_offset == arm.body.family.offset * (shaft - MIDDLE)
+        ends = (
+            (0, 4095) if joint in arm.body.endless else (MIDDLE - REACH[motor.id], MIDDLE + REACH[motor.id])
+        )
         assert (motor.range_min, motor.range_max) == ends
     assert placed(arm) == {m.id: (m.homing_offset, m.range_min, m.range_max) for m in found.values()}
     # Nothing is left to be configured: the arm is met with it as it is, also after a power cut.
     for servo in SHAFTS:
         arm.order(cut=servo)
-    with Arm(arm.port, found, patience=0.25) as met:
+    with Arm(arm.port, found, patience=0.25, body=arm.body) as met:
         assert met.found.limp
         assert met.read().state[0] == pytest.approx(0.2 * REACH[1] * r.RAD, abs=2 * r.RAD)
 
@@ -145,6 +156,7 @@ def test_ctrl_c_puts_back_what_the_servos_held(arm: Emulator, tmp_path: Path) ->
     assert placed(arm) == before and not out.exists()
 
 
+@pytest.mark.parametrize("robot", ["so101"])
 def test_a_file_that_is_there_and_a_place_without_a_terminal_are_one_line(
     arm: Emulator, tmp_path: Path
 ) -> None:

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robot_io import calibration
+from robot_io.bodies import BODIES, KOCH, Body
 from robot_io.calibration import Joint, Motor
-from robot_io.emulator import so101_servos
+from robot_io.emulator import servos_of
+from robot_io.xseries import CURRENT_BASED, DRIVE_MODE, EXTENDED, MODE
 from runtime.so101 import JOINTS
 from vla.contract import TaktError
 
@@ -116,8 +118,31 @@ def test_more_steps_are_a_greater_angle_unless_the_drive_mode_says_otherwise() -
     assert turned.angle(2512) == pytest.approx(-math.pi / 4)
 
 
-def test_emulated_servos_hold_what_their_calibration_says() -> None:
-    servos, arm = so101_servos(0.0)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_emulated_servos_hold_what_their_calibration_says(body: Body) -> None:
+    servos, arm = servos_of(body, 0.0)
     for servo, (joint, motor) in zip(servos, arm.items(), strict=True):
-        for register, value in calibration.settings(joint, motor).items():
+        for register, value in calibration.settings(joint, motor, body).items():
             assert servo.get(register) == value
+
+
+def test_a_servo_that_turns_its_direction_round_by_itself_is_not_turned_twice() -> None:
+    motor = Motor(3, 1, 0, 1000, 3000)
+    assert Joint.of("elbow_flex", motor, KOCH).angle(2512) == pytest.approx(math.pi / 4)
+    assert calibration.settings("elbow_flex", motor, KOCH)[DRIVE_MODE] == 1
+
+
+def test_a_kochs_file_is_lerobots_with_offsets_of_many_turns(tmp_path: Path) -> None:
+    path = tmp_path / "koch.json"
+    data = rows()
+    data["elbow_flex"]["homing_offset"] = -5000
+    path.write_text(json.dumps(data))
+    found = calibration.read(path, KOCH)
+    assert found["elbow_flex"].homing_offset == -5000
+    with pytest.raises(TaktError, match="elbow_flex is out of range"):
+        calibration.read(path)
+    path.write_text(json.dumps({"joint": {}}))
+    with pytest.raises(TaktError, match="no calibration of a Koch"):
+        calibration.read(path, KOCH)
+    modes = {joint: calibration.settings(joint, motor, KOCH)[MODE] for joint, motor in found.items()}
+    assert modes == dict.fromkeys(KOCH.joints, EXTENDED) | {"gripper": CURRENT_BASED}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from robot_io import calibration
-from robot_io import registers as r
 from robot_io.arm import Arm
 from robot_io.camera_options import parse
 from robot_io.emulator import Emulator
@@ -47,7 +46,7 @@ def seeing(emulator: Emulator, folder: Path) -> Iterator[tuple[Drive, Feeder]]:
 
 def stands(emulator: Emulator, arm: Arm, after: float) -> float:
     """When a goal other than the last one was sent last, s; that there was motion after `after`."""
-    told = [w for w in check_bytes(emulator, arm) if w.address == r.GOAL.address and not w.alone]
+    told = [w for w in check_bytes(emulator, arm) if w.name == "goal" and not w.alone]
     rows = {servo: [(w.time, w.value) for w in told if w.servo == servo] for servo in IDS}
     changed = [
         max(t for (t, v), (_, b) in zip(row[1:], row, strict=False) if v != b) for row in rows.values()

@@ -88,7 +88,7 @@ def test_a_slowed_filter_brakes_as_it_may_and_then_keeps_the_pace(pace: float) -
 def fastest(told: list[Write], since: float, until: float) -> float:
     """Of all servos' goals in that time, over a fifth of a second each, rad/s."""
     found = 0.0
-    goals = [w for w in told if w.address == r.GOAL.address and not w.alone and since <= w.time <= until]
+    goals = [w for w in told if w.name == "goal" and not w.alone and since <= w.time <= until]
     for servo in IDS:
         times, values = np.array([(w.time, w.value) for w in goals if w.servo == servo]).T
         for i, at in enumerate(times):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from robot_io import dynamixel
-from robot_io.dynamixel import BROADCAST, TABLE, Decoder, Instruction, Packet
+from robot_io.dynamixel import BROADCAST, Decoder, Ear, Instruction, Packet, Wire
 from tests.robot_io.noise import COUNTS, streams
 
 # Bytes in which what has to be stuffed is common.
@@ -22,9 +22,23 @@ instructions = st.builds(
     data,
 )
 answers = st.builds(
-    Packet, st.integers(0, BROADCAST), st.just(Instruction.STATUS), data, error=st.integers(0, 255)
+    Packet, st.integers(0, BROADCAST - 1), st.just(Instruction.STATUS), data, error=st.integers(0, 255)
 )
 packets = instructions | answers
+# What six servos say to a sync read, with much that looks like a header in it.
+rounds = st.integers(1, 21).flatmap(
+    lambda count: st.lists(
+        st.builds(
+            Packet,
+            st.integers(0, 252),
+            st.just(Instruction.STATUS),
+            st.lists(st.sampled_from([0xFF, 0xFD, 0x00]), min_size=count, max_size=count).map(bytes),
+            error=st.sampled_from([0, 128]),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
 
 
 def test_worked_packets_byte_for_byte() -> None:
@@ -87,22 +101,71 @@ def test_shares_of_one_answer_to_all() -> None:
     assert dynamixel.shares(answer, 5) is None
 
 
-@given(st.sampled_from(sorted(TABLE)), st.data())
-def test_values_go_to_bytes_and_back(name: str, draw: st.DataObject) -> None:
-    register = TABLE[name]
-    bits = 8 * register.size
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if register.signed else (0, (1 << bits) - 1)
-    value = draw.draw(st.integers(low, high))
-    assert register.decode(register.encode(value)) == value
-    assert register.raw(register.si(value)) == value
-    with pytest.raises(ValueError, match=name):
-        register.encode(high + 1)
+@settings(max_examples=40)
+@given(rounds, st.integers(1, 40))
+def test_what_several_say_in_one_packet_is_what_each_would_have_said(said: list[Packet], size: int) -> None:
+    count = len(said[0].data)
+    line = b"".join(dynamixel.joined(said, len(said), count))
+    ear = Ear(count, len(said))
+    found = [p for i in range(0, len(line), size) for p in ear.hear(line[i : i + size])]
+    assert found == said
+    assert ear.skipped == ear.broken == 0
+    apart = Ear(count, len(said))
+    assert [p for each in said for p in apart.hear(dynamixel.encode(each))] == said
+
+
+@settings(max_examples=20)
+@given(rounds)
+def test_of_a_joint_answer_that_ends_early_nothing_is_taken(said: list[Packet]) -> None:
+    count = len(said[0].data)
+    parts = dynamixel.joined(said[:-1], len(said), count)
+    assert Ear(count, len(said)).hear(b"".join(parts)) == []
+
+
+def test_an_answer_of_another_length_is_none() -> None:
+    assert Ear(2, 1).hear(dynamixel.encode(Packet(1, Instruction.STATUS, b"abc"))) == []
+    assert Ear(3, 1).hear(dynamixel.encode(Packet(1, Instruction.READ, b"abc"))) == []
+
+
+def test_a_wire_that_never_gets_a_fast_answer_whole_asks_no_more_for_one() -> None:
+    def asked(wire: Wire, again: bool = False) -> int:
+        return Decoder().feed(wire.ask((1, 2), 126, 21, again))[0].code
+
+    wire = Wire()
+    for missing in (2, 0, 2, 1, 2):
+        assert asked(wire) == Instruction.FAST_SYNC_READ
+        wire.fared(missing)
+        assert asked(wire, again=True) == Instruction.SYNC_READ
+        wire.fared(0)
+    assert asked(wire) == Instruction.SYNC_READ
+    single = Wire().ask((3,), 70, 1)
+    assert Decoder().feed(single)[0].code == Instruction.SYNC_READ  # there is nothing to be saved
+
+
+def test_six_servos_feedback_takes_what_the_documents_say() -> None:
+    request = len(Wire().ask(range(1, 7), 126, 21))
+    one = dynamixel.encode(Packet(1, Instruction.STATUS, bytes(21)))
+    together = sum(map(len, dynamixel.joined([Packet(1, Instruction.STATUS, bytes(21))] * 6, 6, 21)))
+    assert (request, request + together, request + 6 * len(one)) == (20, 178, 212)
+
+
+def test_an_instruction_to_several_is_one_to_each() -> None:
+    (request,) = Decoder().feed(dynamixel.sync_write(116, {1: b"abcd", 5: b"efgh"}))
+    assert dynamixel.split(request) == [
+        Packet(1, Instruction.WRITE, b"\x74\x00abcd"),
+        Packet(5, Instruction.WRITE, b"\x74\x00efgh"),
+    ]
+    (request,) = Decoder().feed(dynamixel.sync_read((1, 5), 132, 4))
+    assert [p.id for p in dynamixel.split(request)] == [1, 5]
+    assert dynamixel.split(Packet(1, Instruction.READ, b"\x00")) == []
 
 
 def test_errors_have_words() -> None:
     assert dynamixel.told(0) == ""
     assert dynamixel.told(0x87) == "hardware alert, access"
     assert dynamixel.told(0x19) == "error 0x19"
+    assert dynamixel.hardware(0x24) == "overheat, overload"
+    assert dynamixel.hardware(0x80) == "hardware alert" and dynamixel.hardware(0) == ""
 
 
 @pytest.mark.parametrize("packet", [Packet(255, 1), Packet(1, 1, bytes(2000)), Packet(1, 1, error=1)])

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from robot_io import feetech
 from robot_io import registers as r
-from robot_io.emulated import FASTEST, STEP, Servo
+from robot_io.emulated import FASTEST, Servo
 from robot_io.emulated_line import Faults, Line
+from robot_io.emulated_shaft import STEP
 from robot_io.feetech import BROADCAST, Decoder, Error, Instruction, Packet
 
 

@@ -1,20 +1,31 @@
 """Masters of other hands on emulated servos: what they say is understood, and what they hear is right.
 
-Skipped where they are not installed: pip install feetech-servo-sdk dynamixel-sdk, and lerobot[feetech].
+Dynamixel's SDK comes with the extra `dev`. The others are skipped where they are not installed: pip install
+feetech-servo-sdk and lerobot[feetech]; LeRobot's Dynamixel bus runs in the Python of `make parity`.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from robot_io import calibration, dynamixel, feetech
 from robot_io import registers as r
+from robot_io import xseries as x
+from robot_io.bodies import KOCH
 from robot_io.calibration import Joint
 from robot_io.emulator import Emulator
+from robot_io.xseries import X
+from tests.parity.conftest import PYTHON
+from tests.robot_io.conftest import Shared
 from tests.robot_io.driving import IDS
 from tests.runtime.peers import until
 
@@ -71,6 +82,105 @@ def test_lerobots_bus(arm: Emulator) -> None:
     until(lambda: all(abs(arm.look()[s]["position"] - goals[s]) <= 1 for s in IDS), "it does not get there")
     bus.disconnect()
     assert {seen["torque"] for seen in arm.look().values()} == {r.OFF}
+
+
+@pytest.fixture
+def koch(shared: dict[str, Shared]) -> Iterator[Emulator]:
+    yield shared["koch"].get()
+    shared["koch"].put_back()
+
+
+@pytest.fixture
+def port(koch: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    sdk = pytest.importorskip("dynamixel_sdk", reason="pip install dynamixel-sdk")
+    monkeypatch.setattr("dynamixel_sdk.port_handler.LATENCY_TIMER", 500)  # ms; a busy machine may take some
+    opened = sdk.PortHandler(koch.port)
+    assert opened.openPort() and opened.setBaudRate(1_000_000)
+    yield opened
+    opened.closePort()
+
+
+def test_dynamixels_own_sdk_reads_and_writes(koch: Emulator, port: Any) -> None:
+    import dynamixel_sdk as sdk
+
+    packets = sdk.PacketHandler(2.0)
+    models = {servo: KOCH.model(joint).number for joint, servo in KOCH.ids.items()}
+    assert {s: packets.ping(port, s)[0] for s in IDS} == models
+    found, result = packets.broadcastPing(port)
+    assert result == sdk.COMM_SUCCESS and {s: said[0] for s, said in found.items()} == models
+    assert packets.write1ByteTxRx(port, 3, x.TORQUE.address, 1) == (sdk.COMM_SUCCESS, 0)
+    here = packets.read4ByteTxRx(port, 3, x.POSITION.address)[0]
+    assert here == koch.look()[3]["position"]
+    write = sdk.GroupSyncWrite(port, packets, x.GOAL.address, 4)
+    assert write.addParam(3, list((here - 30).to_bytes(4, "little")))
+    assert write.txPacket() == sdk.COMM_SUCCESS
+    until(lambda: abs(koch.look()[3]["position"] - (here - 30)) <= 1, "it does not get there")
+    assert packets.regWriteTxRx(port, 3, x.GOAL.address, 4, list(here.to_bytes(4, "little")))[0] == 0
+    assert koch.look()[3]["goal"] == here - 30
+    assert packets.action(port, 3) in (sdk.COMM_SUCCESS, sdk.COMM_RX_TIMEOUT)  # some versions wait for none
+    until(lambda: abs(koch.look()[3]["position"] - here) <= 1, "it does not get there")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_dynamixels_own_sdk_reads_all_at_once(koch: Emulator, port: Any, fast: bool) -> None:
+    import dynamixel_sdk as sdk
+
+    read = sdk.GroupSyncRead(port, sdk.PacketHandler(2.0), *X.feedback)
+    assert all(read.addParam(servo) for servo in IDS)
+    assert (read.fastSyncRead if fast else read.txRxPacket)() == sdk.COMM_SUCCESS
+    seen = koch.look()
+    for register in (x.POSITION, x.VOLTAGE, x.TEMPERATURE):
+        said = [read.getData(s, register.address, register.size) for s in IDS]
+        assert said == [seen[s][register.name] for s in IDS]
+
+
+def test_dynamixels_own_sdk_understands_what_is_refused(koch: Emulator, port: Any) -> None:
+    import dynamixel_sdk as sdk
+
+    packets = sdk.PacketHandler(2.0)
+    torque, mode, goal = x.TORQUE.address, x.MODE.address, x.GOAL.address
+    assert packets.write1ByteTxRx(port, 2, torque, 1) == (sdk.COMM_SUCCESS, 0)
+    assert packets.write1ByteTxRx(port, 2, mode, 3) == (sdk.COMM_SUCCESS, sdk.ERRNUM_ACCESS)
+    assert packets.write1ByteTxRx(port, 2, torque, 0) == (sdk.COMM_SUCCESS, 0)
+    assert packets.write1ByteTxRx(port, 2, mode, 3) == (sdk.COMM_SUCCESS, 0)
+    assert packets.write4ByteTxRx(port, 2, goal, 4095) == (sdk.COMM_SUCCESS, sdk.ERRNUM_DATA_LIMIT)
+    assert packets.write4ByteTxRx(port, 3, goal, 9 << 20) == (sdk.COMM_SUCCESS, sdk.ERRNUM_DATA_RANGE)
+    koch.fail(errors={2: 0x20})
+    said = packets.read1ByteTxRx(port, 2, x.HARDWARE_ERROR.address)
+    assert said == (0x20, sdk.COMM_SUCCESS, sdk.ERRBIT_ALERT)
+    packets.write1ByteTxRx(port, 3, torque, 1)
+    assert packets.reboot(port, 3) == (sdk.COMM_SUCCESS, 0)
+    assert koch.look()[3]["torque"] == 0
+
+
+@pytest.mark.slow
+def test_lerobots_dynamixel_bus_calibrates_and_moves(koch: Emulator, tmp_path: Path) -> None:
+    if subprocess.run([PYTHON, "-c", "import dynamixel_sdk"], capture_output=True, check=False).returncode:
+        pytest.skip("make parity")
+    said = tmp_path / "said.json"
+    script = Path(__file__).with_name("lerobot_koch.py")
+    done = subprocess.run(
+        [PYTHON, script, koch.port, koch.calibration, said], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(said.read_text())
+    mine = calibration.read(koch.calibration, KOCH)
+    assert told["calibrated"]
+    for joint, motor in mine.items():
+        assert told["raw"][joint] == told["stood"][joint]
+        if joint != calibration.GRIPPER:
+            ours = math.degrees(Joint.of(joint, motor, KOCH).angle(told["raw"][joint]))
+            assert told["degrees"][joint] == pytest.approx(ours, rel=3e-4, abs=1e-6)
+        # Its homing brings every joint to 2047 where it stands, and ours puts it there by the same offset.
+        assert told["halfway"][joint] == 2047
+        offset = (2047 - told["raw"][joint]) + motor.homing_offset
+        assert told["offsets"][joint] == offset
+        assert told["moved"][joint] == pytest.approx(told["raw"][joint] + 40, abs=2)
+    seen = koch.look()
+    assert {each["torque"] for each in seen.values()} == {0}
+    for joint, motor in mine.items():
+        for register, value in calibration.settings(joint, motor, KOCH).items():
+            assert seen[motor.id][register.name] == value
 
 
 @pytest.fixture

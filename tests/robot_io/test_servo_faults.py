@@ -18,6 +18,11 @@ from runtime.states import State
 from tests.robot_io.driving import IDS, check_bytes, drive, switched, to_all
 
 
+@pytest.fixture(params=["so101", "koch"])
+def robot(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def test_an_unplugged_line_is_a_fault_and_leaving_says_what_is_not_safe(
     arm: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,7 +67,7 @@ def test_a_silent_servo_is_a_fault_with_its_name_and_the_others_hold(
     assert not to_all(told, r.OFF) and not switched(told, r.OFF)
     assert {servo for servo, seen in arm.look().items() if seen["torque"] == r.ON} >= set(IDS) - {3}
     # The safing: one packet with all goals, then every servo by itself, the dead one as well.
-    safing = [w for w in told if w.address == r.GOAL.address and w.alone][6:]
+    safing = [w for w in told if w.name == "goal" and w.alone][6:]
     assert set(IDS) == {w.servo for w in safing}
     err = capsys.readouterr().err
     assert "torque ON" in err and "elbow_flex (id 3): does not answer" in err
@@ -116,7 +121,7 @@ def test_overload_and_a_dead_servo_leave_safing_complete(arm: Emulator, end: str
         assert {seen[s]["torque"] for s in IDS if s != 5} == {r.OFF}
         return
     assert not to_all(told, r.OFF) and not switched(told, r.OFF)
-    assert {w.servo for w in told if w.address == r.GOAL.address and w.alone} == set(IDS)
+    assert {w.servo for w in told if w.name == "goal" and w.alone} == set(IDS)
     # The one that is overloaded is told to stay where it is, and so stops pressing.
     assert abs(seen[2]["goal"] - seen[2]["position"]) <= 2
 
@@ -144,7 +149,7 @@ def test_a_joint_that_is_blocked_is_never_pressed_by_more_than_the_lead(arm: Emu
         driven.until(lambda: driven.state is State.FAULT, lambda now: np.full(6, 1.2))
         assert "shoulder_lift (id 2): overload" in driven.told
         stands = arm.look()[2]["position"]
-    told = [w for w in check_bytes(arm, driven.arm) if w.servo == 2 and w.address == r.GOAL.address]
+    told = [w for w in check_bytes(arm, driven.arm) if w.servo == 2 and w.name == "goal"]
     settled = [w.value for w in told if w.time > mark + 0.3]
     assert settled
     assert np.abs(np.array(settled) - stands).max() * r.RAD <= METAL.lead + 2 * r.RAD
@@ -190,7 +195,7 @@ def test_motion_ends_within_the_brake_when_the_arm_faults(arm: Emulator) -> None
         driven.until(lambda: driven.state is State.FAULT and driven.guard.still)
         still = time.monotonic()
         driven.run(20)
-    goals = [w for w in check_bytes(arm, driven.arm) if w.address == r.GOAL.address and not w.alone]
+    goals = [w for w in check_bytes(arm, driven.arm) if w.name == "goal" and not w.alone]
     for servo in IDS:
         assert len({w.value for w in goals if w.servo == servo and w.time > still}) == 1
     assert mark < still
@@ -206,7 +211,7 @@ def test_what_goes_wrong_while_parking_is_told_and_the_arm_is_made_safe(
     with drive(arm) as driven:
         driven.run(20)
     told = check_bytes(arm, driven.arm)
-    safing = [w for w in told if w.address == r.GOAL.address and w.alone][6:]
+    safing = [w for w in told if w.name == "goal" and w.alone][6:]
     assert set(IDS) == {w.servo for w in safing}
     err = capsys.readouterr().err
     assert "torque ON" in err and "the gears laughed" in err and "parked" not in err

@@ -17,9 +17,8 @@ from robot_io.emulator import Emulator
 from robot_io.leader import Leader, make
 from runtime import journal_reader
 from runtime.so101 import JOINTS
-from tests.robot_io.driving import check_bytes
+from tests.robot_io.driving import check_bytes, metal
 from tests.robot_io.hands import leading, place, swing
-from tests.robot_io.test_run_so101 import metal
 from tests.runtime.peers import PATIENCE
 from vla.contract import TaktError
 from vla.dataset import Dataset
@@ -106,8 +105,10 @@ def test_led_recorded_replayed_and_made_a_data_set_of(plugin: Path, arm: Emulato
     assert (np.diff(columns["measured_time"][:, 0]) >= 0).all()
 
 
+@pytest.mark.parametrize("robot", ["so101", "koch_leader"])
 def test_a_leaders_joints_are_those_of_its_shafts_and_go_stale_with_its_line(arm: Emulator) -> None:
-    with Leader(arm.port, calibration.read(arm.calibration), patience=0.1) as leader:
+    motors = calibration.read(arm.calibration, arm.body)
+    with Leader(arm.port, motors, patience=0.1, body=arm.body) as leader:
         for seconds in (0.0, 1.0):
             place(arm, swing(seconds))
             time, joints = leader.joints()

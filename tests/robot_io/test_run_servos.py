@@ -1,4 +1,4 @@
-"""`takt run --robot so101` from outside: a control process, a policy's, and emulated servos, each its own."""
+"""`takt run --robot so101` and `koch` from outside: a control process, a policy's, emulated servos."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ import pytest
 
 from robot_io import calibration
 from robot_io import registers as r
-from robot_io.arm import Arm
 from robot_io.calibration import Joint
 from robot_io.emulator import Emulator
 from runtime.so101 import METAL
-from tests.robot_io.driving import IDS, check_bytes, switched, to_all, writes
+from tests.robot_io.driving import IDS, check_bytes, metal, switched, to_all, writes
 from tests.runtime.peers import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["so101", "koch"])
+def robot(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,8 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[takt.robots]\nso101 = robot_io.arm:make\n[takt.policies]\nhours = tests.runtime.faults.hours:make\n"
+        "[takt.robots]\nso101 = robot_io.arm:make\nkoch = robot_io.koch:make\n"
+        "[takt.policies]\nhours = tests.runtime.faults.hours:make\n"
     )
     return path
 
@@ -42,7 +47,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     plugin: Path, emulator: Emulator, out: Path, seconds: float = 60.0
 ) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "vla", "run", "put", "--robot", "so101", "--policy", "hours"]
+    command = [sys.executable, "-m", "vla", "run", "put", "--robot", emulator.body.name, "--policy", "hours"]
     command += ["--port", emulator.port, "--calibration", str(emulator.calibration), "--json", str(out)]
     command += ["--options", "patience=0.05", "--seconds", str(seconds)]
     process = subprocess.Popen(
@@ -62,16 +67,12 @@ def run(
 
 def goals(emulator: Emulator) -> int:
     """How many packets of goals to all have come."""
-    return sum(w.servo == 1 and w.address == r.GOAL.address and not w.alone for w in writes(emulator.heard()))
+    return sum(w.servo == 1 and w.name == "goal" and not w.alone for w in writes(emulator.heard()))
 
 
 def moving(emulator: Emulator, process: subprocess.Popen[str]) -> None:
     until(lambda: goals(emulator) > 40 or process.poll() is not None, "no goal came")
     assert process.poll() is None, process.communicate()
-
-
-def metal(emulator: Emulator) -> Arm:
-    return Arm(emulator.port, calibration.read(emulator.calibration))
 
 
 def test_a_run_ends_parked(plugin: Path, arm: Emulator, tmp_path: Path) -> None:
@@ -88,6 +89,7 @@ def test_a_run_ends_parked(plugin: Path, arm: Emulator, tmp_path: Path) -> None:
     assert {seen["torque"] for seen in after.values()} == {r.OFF}
 
 
+@pytest.mark.parametrize("robot", ["so101"])
 def test_ctrl_c_parks(plugin: Path, arm: Emulator, tmp_path: Path) -> None:
     with run(plugin, arm, tmp_path / "out.json") as process:
         moving(arm, process)
@@ -98,6 +100,7 @@ def test_ctrl_c_parks(plugin: Path, arm: Emulator, tmp_path: Path) -> None:
     assert set(switched(check_bytes(arm, metal(arm)), r.OFF)) == set(IDS)
 
 
+@pytest.mark.parametrize("robot", ["so101"])
 def test_an_unplugged_arm_ends_the_run_with_its_reason(plugin: Path, arm: Emulator, tmp_path: Path) -> None:
     with run(plugin, arm, tmp_path / "out.json") as process:
         moving(arm, process)
@@ -116,11 +119,12 @@ def test_a_control_process_that_is_killed_leaves_the_arm_at_a_goal_that_is_near(
         process.kill()
         process.wait()
         seen, told = arm.look(), check_bytes(arm, metal(arm))
-    last = {w.servo: w.value for w in told if w.address == r.GOAL.address}
-    joints = [Joint.of(joint, motor) for joint, motor in calibration.read(arm.calibration).items()]
+    last = {w.servo: w.value for w in told if w.name == "goal"}
+    motors = calibration.read(arm.calibration, arm.body)
+    joints = [Joint.of(joint, motor, arm.body) for joint, motor in motors.items()]
     for servo, joint in zip(IDS, joints, strict=True):
         lead = abs(joint.angle(last[servo]) - joint.angle(seen[servo]["position"]))
         assert lead <= METAL.lead + METAL.velocity[0] / 30
     # Its servos stay on, and the line is free for who takes over.
-    with metal(arm) as after:
+    with metal(arm, patience=0.25) as after:
         assert not after.found.limp

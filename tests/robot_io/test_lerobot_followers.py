@@ -1,4 +1,4 @@
-"""LeRobot's own SO101Follower on emulated servos, behind the bridge and our guard."""
+"""LeRobot's own SO101Follower and KochFollower on emulated servos, behind the bridge and our guard."""
 
 from __future__ import annotations
 
@@ -26,20 +26,34 @@ JAW = {"lower": 5, "upper": 90, "velocity": 100, "acceleration": 400, "lead": 30
 NEAR = 0.2  # degrees, or parts of a hundred: a step of a servo, and LeRobot's 4095 of them
 
 
+# Robot -> LeRobot's name of it, the SDK that it wants, and what else its configuration says.
+TYPES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "so101": ("so101_follower", "scservo_sdk", {}),
+    "koch": ("koch_follower", "dynamixel_sdk", {"use_degrees": True}),
+}
+
+
+@pytest.fixture(params=sorted(TYPES))
+def robot(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def limits(arm: Emulator) -> dict[str, dict[str, Any]]:
-    return {f"{j}.pos": dict(JAW if j == GRIPPER else BODY) for j in calibration.read(arm.calibration)}
+    return {f"{j}.pos": dict(JAW if j == GRIPPER else BODY) for j in arm.body.joints}
 
 
 @pytest.mark.slow
-def test_so101follower_moves_within_limits_and_is_left_without_torque(
+def test_lerobots_follower_moves_within_limits_and_is_left_without_torque(
     arm: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, monkeypatch)
-    if subprocess.run([PYTHON, "-c", "import scservo_sdk"], capture_output=True, check=False).returncode:
-        pytest.skip(f"{PYTHON} -m pip install feetech-servo-sdk")
+    kind, sdk, more = TYPES[arm.body.name]
+    if subprocess.run([PYTHON, "-c", f"import {sdk}"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{PYTHON} has no {sdk}: make parity")
     config = {"port": arm.port, "id": arm.calibration.stem, "calibration_dir": str(arm.calibration.parent)}
-    robot = LeRobot(PYTHON, "so101_follower", config, limits(arm), patience=3.0)
-    joints = {j: Joint.of(j, m) for j, m in calibration.read(arm.calibration).items()}
+    robot = LeRobot(PYTHON, kind, config | more, limits(arm), patience=3.0)
+    motors = calibration.read(arm.calibration, arm.body)
+    joints = {j: Joint.of(j, m, arm.body) for j, m in motors.items()}
     assert [d.unit for d in robot.spec.actions.dimensions] == ["rad"] * 5 + ["1"]  # by LeRobot's own word
     with robot:
         seen, stands = robot.read().state, arm.look()
@@ -53,10 +67,10 @@ def test_so101follower_moves_within_limits_and_is_left_without_torque(
             robot.write(guard(wave(now - begun), seen_now, now, now - scheduled))
             if (ticks := ticks + 1) == TICKS:
                 break
-        told = [w for w in writes(arm.heard()[before:]) if w.address == r.GOAL.address]
+        told = [w for w in writes(arm.heard()[before:]) if w.name == "goal"]
     assert len(told) > TICKS  # of six servos
     for servo, (name, joint) in zip(IDS, joints.items(), strict=True):
-        motor = calibration.read(arm.calibration)[name]
+        motor = motors[name]
         goals = np.array([w.value for w in told if w.servo == servo])
         if name == GRIPPER:
             numbers = 100.0 * (goals - motor.range_min) / (motor.range_max - motor.range_min)
