@@ -122,6 +122,8 @@ class Line:
             if answer is None or len(answer.data) != count:
                 break
             answers.append((servo, answer))
+        if not answers:  # nor can a length be written that no servo's table has
+            return []
         parts = dynamixel.joined([answer for _, answer in answers], len(requests), count)
         return [self._send(part, servo.delay) for part, (servo, _) in zip(parts, answers, strict=True)]
 

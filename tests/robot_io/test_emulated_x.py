@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robot_io import dynamixel, registers
@@ -283,6 +283,7 @@ def test_faults_are_those_of_the_seed(fault: str) -> None:
 
 
 @settings(deadline=None)
+@example(b"\0\0\0\x80\0\0", Instruction.FAST_SYNC_READ, 1)
 @given(st.binary(max_size=60), st.integers(0, 255), st.sampled_from([1, BROADCAST]))
 def test_no_bytes_break_it(noise: bytes, code: int, servo: int) -> None:
     bus = line()
