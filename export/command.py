@@ -20,17 +20,15 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from export import measures, nano_graphs, quantise, source
+from export import lower, measures, nano_graphs, quantise, source
 from export.graph import OPSET, TOLERANCE, write
 from export.nano_graphs import Joining
 from export.parity import Gate, Refused
 from export.quantise import Precision
-from runtime.bundle import load, verify, write_manifest
+from runtime.bundle import load, verify
 from runtime.machine import machine
 from vla import train_data
 from vla.contract import TaktError
-
-QUANTISED = ("prefix", "step", "denoise")
 
 
 @dataclass
@@ -140,11 +138,7 @@ class Command:
         """The bundle in the precision wanted, once the gate has let it through, and what was found."""
         if self.precision == "fp32":
             return plain, {}
-        shutil.copytree(plain, staged)
-        reports = {}
-        for name in [n for n in QUANTISED if (staged / f"{n}.onnx").is_file()]:
-            feeds = gate.feeds(name) if self._how().static else ()
-            reports[name] = quantise.quantise(staged / f"{name}.onnx", self._how(), feeds, self.keep)
+        reports = lower.lower(plain, staged, self._how(), gate.feeds, self.keep)
         count = sum(r.quantised for r in reports.values())
         if count == 0:
             raise TaktError(f"{self.precision}: nothing is left to quantise; look at --keep")
@@ -153,10 +147,10 @@ class Command:
             "name": self.precision, "static": self._how().static,
             "graphs": {name: report.to_json() for name, report in reports.items()},
         }  # fmt: skip
-        self._sign(staged, policy)
+        lower.sign(staged, policy)
         evidence = gate.examine(staged, self.precision)
         policy["evidence"] = evidence.to_json()
-        self._sign(staged, policy)
+        lower.sign(staged, policy)
         load(staged)
         report = {"quantised": policy["precision"], "evidence": policy["evidence"]}
         if not evidence.passed:
@@ -169,12 +163,6 @@ class Command:
 
     def _how(self) -> quantise.How:
         return quantise.How(self.precision, self.static or self.precision == "fp8", not self.per_tensor)
-
-    @staticmethod
-    def _sign(folder: Path, policy: dict[str, Any]) -> None:
-        (folder / "policy.json").write_text(jsonlib.dumps(policy, indent=1))
-        (folder / "manifest.json").unlink(missing_ok=True)
-        write_manifest(folder)
 
     def _publish(self, staged: Path) -> None:
         """Put the new bundle beside the old one first: a full disk loses neither."""
@@ -238,7 +226,7 @@ class Command:
             "provenance": self._provenance(made),
             "tolerances": errors,
         }
-        self._sign(out, policy)
+        lower.sign(out, policy)
         return errors
 
     def _write_words(self, made: source.Source, out: Path, errors: dict[str, float]) -> None:

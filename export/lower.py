@@ -1,0 +1,72 @@
+"""A bundle in fp32 becomes one whose graphs have fewer bits, all of them or some groups of layers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from export import quantise
+from runtime.bundle import write_manifest
+
+GRAPHS = ("prefix", "step", "denoise")  # that are quantised; words are int8 already
+
+
+def lower(
+    plain: Path,
+    staged: Path,
+    how: quantise.How,
+    feeds: Callable[[str], Sequence[quantise.Feeds]],
+    keep: Iterable[str],
+) -> dict[str, quantise.Report]:
+    """Write the bundle at `plain` with fewer bits to `staged`; what became of each of its graphs.
+
+    Args:
+        feeds: of the graph of a name, asked where activations' scales are fixed.
+        keep: regular expressions of modules that stay as they are.
+
+    Raises:
+        TaktError: as `quantise.quantise`.
+    """
+    shutil.copytree(plain, staged)
+    reports, keep = {}, tuple(keep)
+    for name in [n for n in GRAPHS if (staged / f"{n}.onnx").is_file()]:
+        given = feeds(name) if how.static else ()
+        reports[name] = quantise.quantise(staged / f"{name}.onnx", how, given, keep)
+    (staged / "manifest.json").unlink(missing_ok=True)
+    write_manifest(staged)
+    return reports
+
+
+def groups(plain: Path, keep: Iterable[str]) -> list[str]:
+    """The groups of layers of a bundle that would be quantised, as "step: blocks".
+
+    A graph of all steps has those of the step.
+    """
+    found = {(graph, quantise.group(n)) for graph in GRAPHS[:2] for n in _names(plain, graph, keep)}
+    return [f"{graph}: {group}" for graph, group in sorted(found)]
+
+
+def only(plain: Path, keep: Iterable[str], chosen: Iterable[str]) -> tuple[str, ...]:
+    """Rules that keep all but the groups `chosen`, by the names that `groups` gives."""
+    keep, wanted = tuple(keep), set(chosen)
+    left = {
+        quantise.exactly(n)
+        for graph in GRAPHS[:2]
+        for n in _names(plain, graph, keep)
+        if f"{graph}: {quantise.group(n)}" not in wanted
+    }
+    return (*keep, *(f"^{rule}$" for rule in sorted(left)))
+
+
+def _names(plain: Path, graph: str, keep: Iterable[str]) -> list[str]:
+    return quantise.names(plain / f"{graph}.onnx", keep)
+
+
+def sign(folder: Path, policy: dict[str, Any]) -> None:
+    """Write policy.json and the manifest."""
+    (folder / "policy.json").write_text(json.dumps(policy, indent=1))
+    (folder / "manifest.json").unlink(missing_ok=True)
+    write_manifest(folder)
