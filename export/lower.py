@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,37 @@ def only(plain: Path, keep: Iterable[str], chosen: Iterable[str]) -> tuple[str, 
 
 def _names(plain: Path, graph: str, keep: Iterable[str]) -> list[str]:
     return quantise.names(plain / f"{graph}.onnx", keep)
+
+
+def describe(
+    staged: Path,
+    how: quantise.How | None = None,
+    reports: Mapping[str, quantise.Report] | None = None,
+    groups: Mapping[str, str] | None = None,
+    **found: Any,
+) -> dict[str, Any]:
+    """Write into policy.json what has been done and found, and sign it; that, for the command's JSON.
+
+    Args:
+        groups: group of layers -> its precision, where it was chosen for each.
+        found: more, by its key.
+    """
+    policy, said = json.loads((staged / "policy.json").read_text()), dict(found)
+    if how is not None and reports is not None:
+        policy["precision"] = said["quantised"] = {
+            "name": how.precision,
+            "static": how.static,
+            "graphs": {name: report.to_json() for name, report in reports.items()},
+            **({"groups": dict(groups)} if groups is not None else {}),
+        }
+    sign(staged, policy | found)
+    return said
+
+
+def counted(reports: Mapping[str, quantise.Report]) -> str:
+    """ "37 of 60 products quantised"."""
+    done, of = (sum(getattr(r, name) for r in reports.values()) for name in ("quantised", "products"))
+    return f"{done} of {of} products quantised"
 
 
 def sign(folder: Path, policy: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from export import lower, observations, quantise
 from runtime.bundle import load
-from runtime.engine import GraphPolicy
+from runtime.engine import GraphPolicy, OnnxPolicy
 from runtime.graphs import Arrays, Graph, OnnxGraph
 from sim.statistics import mcnemar, paired
 from vla.contract import ActionChunk, Observation, TaktError
@@ -127,16 +127,26 @@ class Gate:
         error = self.error(folder)
         names = [d.name for d in load(folder).spec.actions.dimensions]
         each = error.reshape(-1, error.shape[-1]).mean(axis=0)
-        tolerance = TOLERANCES[precision] if self._tolerance is None else self._tolerance
         return Evidence(
             on=self._on,
             samples=len(self.seen),
             mean=float(error.mean()),
             max=float(error.max()),
             by_action=dict(zip(names, each.tolist(), strict=True)),
-            tolerance=tolerance,
+            tolerance=self.tolerance(precision),
             closed_loop=self._closed_loop(folder),
         )
+
+    def tolerance(self, precision: str) -> float:
+        """Largest accepted mean action error, as a share of each action's range."""
+        return TOLERANCES[precision] if self._tolerance is None else self._tolerance
+
+    def seconds(self, folder: Path) -> float:
+        """What prefix and steps of the bundle take here, s, at the median of the observations."""
+        policy = OnnxPolicy(load(folder))
+        policy.infer(self.seen[0])  # which warms it
+        stages = [policy.infer(seen).stages for seen in self.seen]
+        return float(np.median([took["prefix"] + took["steps"] for took in stages]))
 
     def worst(self, plain: Path, how: quantise.How, keep: Iterable[str]) -> str:
         """Which group of layers hurts most: each is quantised alone."""
