@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import vla.__main__ as frontdoor
 from export import lower, reference, tensorrt
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 WORDS = ROOT / "vla/bundles/nano"
 SMALL = [
     *("--image-size", "32", "--width", "0.5", "--batch", "4", "--draws", "1"),
-    *("--threads", "1", "--steps", "5"),
+    *("--threads", "1", "--steps", "1"),
 ]
 SIDE = 4, 6  # height and width of the counting environment's frames
 PRECISIONS = {
@@ -82,6 +83,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = recorded(folder / "data")
     said = ["--data", str(data), "--relative", "dx", "--unit", "1,1", *SMALL]
     assert frontdoor.main(["train", str(folder / "checkpoint"), *said]) == 0
+    # What long training would make of it: actions that differ with what is seen.
+    file = folder / "checkpoint" / "model.safetensors"
+    weights = load_file(file)
+    torch.nn.init.normal_(weights["outlet.weight"], std=0.2, generator=torch.Generator().manual_seed(0))
+    save_file(weights, file)
     args = [str(folder / "checkpoint"), str(folder / "fp32"), "--words-from", str(WORDS), "--fused"]
     assert frontdoor.main(["export", *args]) == 0
     for name in ("int8", "s8"):
@@ -92,6 +98,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def torched(made: Path) -> Policy:
     return reference.plain(made / "checkpoint", bundle.load(made / "fp32"), 1)
+
+
+def span(policy: Policy) -> np.ndarray:
+    """What its actions go through over a few observations, shape (2,)."""
+    chunks = [policy.infer(look(seed, [0.2 * seed - 0.4] * 5)).actions for seed in range(5)]
+    return np.ptp(np.concatenate(chunks), axis=0)
 
 
 def look(seed: int, state: list[float]) -> Observation:
@@ -108,8 +120,7 @@ def test_steps_come_out_of_the_graph_as_of_torch(precision: str, most: float, ma
     policies = [torched(made), GraphPolicy(loaded, graphs), GraphPolicy(loaded, single)]
     assert [d.absolute for d in loaded.spec.actions.dimensions] == [False, True]
     assert loaded.spec == policies[0].spec
-    # What training has shown spans about this much.
-    spread = np.array([0.6, 0.4])
+    spread = span(policies[0])
     numbers = st.floats(-1, 1, width=32)
 
     @LAW
@@ -182,11 +193,11 @@ def test_an_evaluation_plays_the_steps_that_torch_would(
 ) -> None:
     mapping = mappings.write(tmp_path, mappings.COUNTING, seconds=1.0, success={"reward": 9.0})
     wanted = told_by(monkeypatch, mapping, torched(made))
-    assert wanted.shape == (20, 2) and np.ptp(wanted[:, 0]) > 0.02
+    assert wanted.shape == (20, 2) and np.ptp(wanted[:, 0]) > 0.05
     got = {name: told_by(monkeypatch, mapping, OnnxPolicy(bundle.load(made / name))) for name in PRECISIONS}
     np.testing.assert_allclose(got["fp32"], wanted, atol=1e-4)
     for name in ("int8", "s8"):  # the loop is closed: what was done is in the next state
-        assert np.abs(got[name] - wanted).mean() < 0.03, name
+        assert np.abs(got[name] - wanted).mean() < 0.1 * np.ptp(wanted, axis=0).min(), name
 
 
 class Counter:
