@@ -1,4 +1,4 @@
-"""What TensorRT for RTX builds of each graph, where there is no GPU: engine sizes and CPU seconds, by precision.
+"""What TensorRT for RTX builds of each graph, where there is no GPU: sizes and CPU seconds, by precision.
 
 Nano has its weights; the plain policy has the sizes that training gives it, and SmolVLA, pi0 and pi0.5 are
 scaled down, with random weights: an engine's size and time do not ask for their values. Nothing is run.

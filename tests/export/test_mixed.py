@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -76,8 +75,8 @@ def test_those_that_are_played_are_the_smallest_and_some_up_to_the_largest(
 class Judged(Gate):
     """A gate whose episodes end as they are told to, by how many groups have fewer bits; the rest is real."""
 
-    def __init__(self, passes: int, **how: Any) -> None:
-        super().__init__(NANO, None, 3, 0, None)
+    def __init__(self, passes: int) -> None:
+        super().__init__(NANO, None, 3, 0, 1.0)
         self.passes, self.asked = passes, list[int]()
 
     def examine(self, folder: Path, precision: str) -> Evidence:
@@ -92,19 +91,25 @@ class Judged(Gate):
         return Evidence("a test", 3, 0.0, 0.0, {}, 1.0, loop)
 
 
-def test_the_smallest_that_passes_is_kept_and_none_where_none_does(tmp_path: Path) -> None:
-    for passes, kept in ((9, 5), (3, 3), (0, None)):
-        gate = Judged(passes)
-        choice = mixed.Search(NANO, tmp_path / "b", HOW, quantise.KEEP, gate).run(tries=3)
-        errors = [choice.alone[c.groups[-1]] for c in choice.front]
-        assert errors == sorted(errors)  # the least harmful first
-        sizes = [c.size_mb for c in choice.front]
-        assert sizes == sorted(sizes, reverse=True)
-        assert gate.asked == [5, 3, 1]
-        assert (choice.chosen and len(choice.chosen[0].groups)) == kept
-        json.dumps(choice.to_json())
-    said = str(mixed.refusal(choice, 0.01))
-    assert "none of 3 candidates passed" in said and "\n" not in said
+@pytest.mark.parametrize(
+    ("passes", "kept"),
+    [(3, 3), pytest.param(9, 5, marks=pytest.mark.slow), pytest.param(0, None, marks=pytest.mark.slow)],
+)
+def test_the_smallest_that_passes_is_kept_and_none_where_none_does(
+    passes: int, kept: int | None, tmp_path: Path
+) -> None:
+    gate = Judged(passes)
+    choice = mixed.Search(NANO, tmp_path / "b", HOW, quantise.KEEP, gate).run(tries=3)
+    errors = [choice.alone[c.groups[-1]] for c in choice.front]
+    assert errors == sorted(errors)  # the least harmful first
+    sizes = [c.size_mb for c in choice.front]
+    assert sizes == sorted(sizes, reverse=True)
+    assert gate.asked == [5, 3, 1]
+    assert (choice.chosen and len(choice.chosen[0].groups)) == kept
+    json.dumps(choice.to_json())
+    if kept is None:
+        said = str(mixed.refusal(choice, 0.01))
+        assert "none of 3 candidates passed" in said and "\n" not in said
 
 
 @pytest.mark.slow

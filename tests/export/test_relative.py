@@ -68,7 +68,8 @@ def recorded(folder: Path) -> Path:
     with Writer(folder, 20, columns, "counter") as out:
         for seed in range(3):
             dx = 0.1 * (1 + seed) * np.sin(np.arange(length))
-            state = np.stack([np.arange(length), dx.cumsum(), dx, dx * 0 + 0.2, dx * 0 + seed], 1)
+            # All of it varies: what fixed scales never saw they cut off.
+            state = np.stack([dx * 3, dx.cumsum(), dx, *rng.uniform(-1, 1, (2, length))], 1)
             frames = rng.integers(0, 256, (length, *SIDE, 3), np.uint8)
             rows = {"observation.state": state, "action": np.stack([dx, 0.2 + 0.2 * np.cos(dx * 9)], 1)}
             rows = {name: value.astype(np.float32) for name, value in rows.items()}
@@ -92,7 +93,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert frontdoor.main(["export", *args]) == 0
     for name in ("int8", "s8"):
         args = [str(folder / "fp32"), str(folder / name), *PRECISIONS[name], "--observations", str(data)]
-        assert frontdoor.main(["export", *args, "--samples", "8"]) == 0
+        assert frontdoor.main(["export", *args, "--samples", "8", "--tolerance", "0.05"]) == 0
     return folder
 
 
