@@ -122,7 +122,7 @@ def test_steps_come_out_of_the_graph_as_of_torch(precision: str, most: float, ma
     assert [d.absolute for d in loaded.spec.actions.dimensions] == [False, True]
     assert loaded.spec == policies[0].spec
     spread = span(policies[0])
-    numbers = st.floats(-1, 1, width=32)
+    numbers = st.floats(-0.25, 0.25, width=32)  # as recorded: beyond that fixed scales cut off
 
     @LAW
     @given(st.integers(0, 99), st.lists(numbers, min_size=5, max_size=5), st.integers(0, 3))
