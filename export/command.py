@@ -20,17 +20,17 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from export import measures, nano_graphs, quantise, source
+from export import lower, measures, mixed, nano_graphs, quantise, source
 from export.graph import OPSET, TOLERANCE, write
 from export.nano_graphs import Joining
 from export.parity import Gate, Refused
 from export.quantise import Precision
-from runtime.bundle import load, verify, write_manifest
+from runtime.bundle import load, verify
 from runtime.machine import machine
 from vla import train_data
 from vla.contract import TaktError
 
-QUANTISED = ("prefix", "step", "denoise")
+MIXED_EPISODES = 40  # of each candidate of --mixed, where nothing else is said
 
 
 @dataclass
@@ -78,8 +78,13 @@ class Command:
     """A data set (LeRobotDataset v3) to compare on; without it the tabletop's, or seeded pictures."""
     samples: int = 16
     """Observations to compare on."""
-    episodes: int = 0
-    """Closed-loop episodes of the gate, each also with the fp32 bundle, where a suite fits the policy."""
+    mixed: bool = False
+    """Quantise only groups of layers that can bear it, found by action error and then in closed loop."""
+    tries: int = 4
+    """With --mixed: choices of groups that are played, at most."""
+    episodes: int | None = None
+    """Closed-loop episodes of the gate, each also with the fp32 bundle, where a suite fits the policy
+    (default: none; with --mixed 40)."""
     tolerance: float | None = None
     """Largest accepted mean action error, as a share of each action's range (default: the precision's)."""
     json: Path | None = None
@@ -91,8 +96,10 @@ class Command:
             plain = Path(folder) / "fp32"
             errors = self._plain(plain)
             load(plain)  # what does not load is not published
-            gate = Gate(plain, self.observations, self.samples, self.episodes, self.tolerance)
-            staged, report = self._quantised(plain, Path(folder) / "bundle", gate)
+            episodes = (MIXED_EPISODES if self.mixed else 0) if self.episodes is None else self.episodes
+            gate = Gate(plain, self.observations, self.samples, episodes, self.tolerance)
+            lowered = self._mixed if self.mixed else self._quantised
+            staged, report = lowered(plain, Path(folder) / "bundle", gate)
             self._publish(staged)
         size = measures.size(self.out)
         print(f"{self.out}: {size:.1f} MB; largest difference from torch {max(errors.values()):.1e}")
@@ -140,41 +147,38 @@ class Command:
         """The bundle in the precision wanted, once the gate has let it through, and what was found."""
         if self.precision == "fp32":
             return plain, {}
-        shutil.copytree(plain, staged)
-        reports = {}
-        for name in [n for n in QUANTISED if (staged / f"{n}.onnx").is_file()]:
-            feeds = gate.feeds(name) if self._how().static else ()
-            reports[name] = quantise.quantise(staged / f"{name}.onnx", self._how(), feeds, self.keep)
-        count = sum(r.quantised for r in reports.values())
-        if count == 0:
+        reports = lower.lower(plain, staged, self._how(), gate.feeds, self.keep)
+        if sum(r.quantised for r in reports.values()) == 0:
             raise TaktError(f"{self.precision}: nothing is left to quantise; look at --keep")
-        policy = _policy_of(staged)
-        policy["precision"] = {
-            "name": self.precision, "static": self._how().static,
-            "graphs": {name: report.to_json() for name, report in reports.items()},
-        }  # fmt: skip
-        self._sign(staged, policy)
+        report = lower.describe(staged, self._how(), reports)
         evidence = gate.examine(staged, self.precision)
-        policy["evidence"] = evidence.to_json()
-        self._sign(staged, policy)
-        load(staged)
-        report = {"quantised": policy["precision"], "evidence": policy["evidence"]}
+        report |= lower.describe(staged, evidence=evidence.to_json())
         if not evidence.passed:
             self._tell(report)
             worst = gate.worst(plain, self._how(), self.keep)
             raise Refused(f"{evidence.line()}; {worst}")
-        of = sum(r.products for r in reports.values())
-        said = [f"{self.precision}: {count} of {of} products quantised; {evidence.line()}"]
+        said = [f"{self.precision}: {lower.counted(reports)}; {evidence.line()}"]
+        return staged, {**report, "said": said}
+
+    def _mixed(self, plain: Path, staged: Path, gate: Gate) -> tuple[Path, dict[str, Any]]:
+        """The bundle in which the groups that `mixed.Search` chooses have fewer bits, and what was found."""
+        search = mixed.Search(plain, staged, self._how(), self.keep, gate)
+        choice = search.run(self.tries)
+        if choice.chosen is None:
+            self._tell({"choice": choice.to_json()})
+            raise mixed.refusal(choice, gate.tolerance(self.precision))
+        candidate, evidence = choice.chosen
+        reports = search.write(candidate.groups)
+        bits = {g: self.precision if g in candidate.groups else "fp32" for g in choice.alone}
+        report = lower.describe(staged, self._how(), reports, bits)
+        report |= lower.describe(staged, evidence=evidence.to_json(), choice=choice.to_json())
+        load(staged)
+        said = [f"{self.precision}, mixed: {lower.counted(reports)}; {evidence.line()}"]
+        said += [f"  {group}: {kind}, alone {choice.alone[group]:.1e}" for group, kind in bits.items()]
         return staged, {**report, "said": said}
 
     def _how(self) -> quantise.How:
         return quantise.How(self.precision, self.static or self.precision == "fp8", not self.per_tensor)
-
-    @staticmethod
-    def _sign(folder: Path, policy: dict[str, Any]) -> None:
-        (folder / "policy.json").write_text(jsonlib.dumps(policy, indent=1))
-        (folder / "manifest.json").unlink(missing_ok=True)
-        write_manifest(folder)
 
     def _publish(self, staged: Path) -> None:
         """Put the new bundle beside the old one first: a full disk loses neither."""
@@ -203,7 +207,15 @@ class Command:
             raise TaktError("bf16 is the engine's choice: export in fp32 and say --engine openvino:bf16")
         if self.per_tensor and not self._how().static:
             raise TaktError("--per-tensor is for --static")
-        if self.samples < 1 or self.episodes < 0 or (self.tolerance is not None and self.tolerance <= 0):
+        if self.mixed and self.precision == "fp32":
+            raise TaktError("--mixed is for fewer bits: say --precision int8 as well")
+        if not 1 <= self.tries <= 32:
+            raise TaktError("--tries is from 1 to 32")
+        if (
+            self.samples < 1
+            or (self.episodes or 0) < 0
+            or (self.tolerance is not None and self.tolerance <= 0)
+        ):
             raise TaktError("--samples is at least 1, --episodes at least 0, --tolerance positive")
         for name in ("words.onnx", "tokenizer.json"):
             if self.words_from is not None and not (self.words_from / name).is_file():
@@ -238,7 +250,7 @@ class Command:
             "provenance": self._provenance(made),
             "tolerances": errors,
         }
-        self._sign(out, policy)
+        lower.sign(out, policy)
         return errors
 
     def _write_words(self, made: source.Source, out: Path, errors: dict[str, float]) -> None:

@@ -2,7 +2,8 @@
 
 What the prefix hands on is what the action expert reads: keys and values of every layer, what hides those
 that are not there, and the actions' positions as sines and cosines, float32 in every precision. The step
-looks the flow time up in a table, for the same reason.
+looks the flow time up in a table, for the same reason. Where actions were learned as distances from the
+state, the state is handed on as well, and they come out absolute.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from vla.expert import ExpertPolicy, Memory
 MEMORY = ("memory_keys", "memory_values", "memory_bias", "memory_cos", "memory_sin")
 
 
+def memory(model: ExpertPolicy) -> tuple[str, ...]:
+    """What the prefix hands on, in the order of `Memory`."""
+    return MEMORY if model.of_actions.relative is None else (*MEMORY, "memory_state")
+
+
 class _Prefix(nn.Module):
     """Frames of the cameras that are there; what is not there needs no place, since positions count those
     that are."""
@@ -33,7 +39,9 @@ class _Prefix(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         frames, (state, ids, mask) = list(inputs[: self.cameras]), inputs[self.cameras :]
         present = torch.ones_like(state[:, :1], dtype=torch.bool).expand(-1, self.cameras)
-        return self.model.prefix(frames, present, state, ids, mask)[: len(MEMORY)]
+        found = self.model.prefix(frames, present, state, ids, mask)
+        # An output must not be an input itself.
+        return found._replace(state=state + 0.0)[: len(memory(self.model))]
 
 
 class _Step(nn.Module):
@@ -41,21 +49,11 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self,
-        keys: Tensor,
-        values: Tensor,
-        bias: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        x: Tensor,
-        t: Tensor,
-        dt: Tensor,
-        kept: Tensor,
-        kept_mask: Tensor,
-    ) -> Any:
-        memory = Memory(keys, values, bias, cos, sin, kept)  # no step reads the state
-        return self.model.step(memory, x, t, dt, kept, kept_mask)
+    def forward(self, *inputs: Tensor) -> Any:
+        *known, x, t, dt, kept, kept_mask = inputs
+        if len(known) == len(MEMORY):
+            known.append(kept)  # no step reads the state
+        return self.model.step(Memory(*known), x, t, dt, kept, kept_mask)
 
 
 def prefix(model: ExpertPolicy, cameras: Sequence[CameraSpec]) -> Part:
@@ -72,7 +70,7 @@ def prefix(model: ExpertPolicy, cameras: Sequence[CameraSpec]) -> Part:
             "mask": mask,
         }
 
-    return Part("prefix", _Prefix(model, len(cameras)), inputs, MEMORY)
+    return Part("prefix", _Prefix(model, len(cameras)), inputs, memory(model))
 
 
 def step(model: ExpertPolicy, cameras: Sequence[CameraSpec], t: float) -> Part:
@@ -82,9 +80,9 @@ def step(model: ExpertPolicy, cameras: Sequence[CameraSpec], t: float) -> Part:
     def inputs(batch: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(batch)
         with torch.inference_mode():
-            memory = before.module(*before.inputs(batch).values())
+            found = before.module(*before.inputs(batch).values())
         # Clones: what inference mode made cannot be traced.
-        return {name: value.clone() for name, value in zip(MEMORY, memory, strict=True)} | {
+        return {name: value.clone() for name, value in zip(before.outputs, found, strict=True)} | {
             "x": torch.randn(batch, c.rows, c.padded_actions, generator=g),
             "t": torch.tensor([t]),
             "dt": torch.tensor([t]),

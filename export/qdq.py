@@ -2,10 +2,10 @@
 
     x -> [Mul by 1/s] -> QuantizeLinear -> DequantizeLinear -> MatMul <- DequantizeLinear <- weight
 
-Activations have one scale, weights one for each output channel. For each product the scale of its activation
-is the one, among several shares of the largest value seen, that errs least, and so is how much of the
-difficulty moves from activations to weights: s_j = max|X_j|^a / max|W_j|^(1-a) (SmoothQuant, arXiv
-2211.10438, equation 4).
+Activations have one scale, weights one for each output channel. For each weight the scale of what it is
+multiplied with is the one, among several shares of the largest value seen, that errs least, and so is how
+much of the difficulty moves from activations to weights: s_j = max|X_j|^a / max|W_j|^(1-a) (SmoothQuant,
+arXiv 2211.10438, equation 4). Products of one weight, as in a graph of all steps, have its scales together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the largest value, at which a
 ALPHAS = (0.5, 0.75, 0.85)  # of smoothing
 GAIN = 0.8  # smoothing is worth a multiplication where the error is below this share of that without
 ROWS = 256  # of an activation that are kept of each call
-PRODUCTS = 24  # whose activations are recorded at a time, which bounds the memory
+PRODUCTS = 24  # weights whose products' activations are recorded at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,18 @@ def insert(
     kind = FORMATS[name]
     weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
     wanted = set(chosen)
-    products = [n for n in model.graph.node if n.op_type == "MatMul" and n.name in wanted]
-    found: dict[str, Scales] = {}
-    for node, seen in _recorded(model, products, feeds):
-        found[node.name] = scales(seen, weights[node.input[1]], kind, per_channel)
-    for node in products:
-        _wrap(model.graph, node, weights[node.input[1]], kind, found[node.name], per_channel)
+    readers: dict[str, list[onnx.NodeProto]] = {}  # weight -> its products
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.name in wanted:
+            readers.setdefault(node.input[1], []).append(node)
+    found = {w: scales(x, weights[w], kind, per_channel) for w, x in _recorded(model, readers, feeds)}
+    for weight, nodes in readers.items():
+        stored = _store(model.graph, nodes[0].name, weights[weight], kind, found[weight], per_channel)
+        for node in nodes:
+            _wrap(model.graph, node, stored, found[weight], per_channel)
     used = {port for node in model.graph.node for port in node.input}
-    for weight in [w for w in model.graph.initializer if w.name not in used]:
-        model.graph.initializer.remove(weight)
+    for unread in [w for w in model.graph.initializer if w.name not in used]:
+        model.graph.initializer.remove(unread)
 
 
 def scales(x: np.ndarray, weight: np.ndarray, kind: Format, per_channel: bool = True) -> Scales:
@@ -120,13 +123,13 @@ def weight_scales(weight: np.ndarray, kind: Format, per_channel: bool) -> np.nda
 
 
 def _recorded(
-    model: onnx.ModelProto, products: Sequence[onnx.NodeProto], feeds: Sequence[Feeds]
-) -> Iterator[tuple[onnx.NodeProto, np.ndarray]]:
-    """Each product with what its activation was, (N, K)."""
-    rng = np.random.default_rng(0)
-    for start in range(0, len(products), PRODUCTS):
-        some = products[start : start + PRODUCTS]
-        names = list(dict.fromkeys(node.input[0] for node in some))
+    model: onnx.ModelProto, readers: Mapping[str, Sequence[onnx.NodeProto]], feeds: Sequence[Feeds]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Each weight with what the activations of its products were, (N, K)."""
+    rng, order = np.random.default_rng(0), list(readers)
+    for start in range(0, len(order), PRODUCTS):
+        some = {weight: [node.input[0] for node in readers[weight]] for weight in order[start:][:PRODUCTS]}
+        names = list(dict.fromkeys(name for of in some.values() for name in of))
         listening = onnx.ModelProto()
         listening.CopyFrom(model)
         there = {value.name for value in listening.graph.output}
@@ -143,20 +146,17 @@ def _recorded(
                     rows = out[name].reshape(-1, out[name].shape[-1]).astype(np.float32)
                     keep = rng.permutation(len(rows))[:ROWS] if len(rows) > ROWS else slice(None)
                     seen[name].append(rows[keep])
-        for node in some:
-            yield node, np.concatenate(seen[node.input[0]])
+        for weight, of in some.items():
+            yield weight, np.concatenate([rows for name in dict.fromkeys(of) for rows in seen[name]])
 
 
-def _wrap(
-    graph: onnx.GraphProto, node: onnx.NodeProto, weight: np.ndarray, kind: Format, found: Scales, each: bool
-) -> None:
-    x, name = node.input[0], node.name
-    made = []
+def _store(
+    graph: onnx.GraphProto, name: str, weight: np.ndarray, kind: Format, found: Scales, each: bool
+) -> str:
+    """Put the constants of a product into the graph; returns what their names begin with."""
     if found.smooth is not None:
         weight = weight * found.smooth[:, None]
         _constant(graph, f"{name}_smooth", (1 / found.smooth).astype(np.float32))
-        made.append(helper.make_node("Mul", [x, f"{name}_smooth"], [f"{name}_smoothed"], name=f"{name}_Mul"))
-        x = f"{name}_smoothed"
     of_w = weight_scales(weight, kind, each)
     zero = kind.store(np.zeros((), np.float32))
     of_w = of_w if each else of_w.reshape(())
@@ -166,9 +166,22 @@ def _wrap(
         ("w_few", kind.store(kind.round(weight / of_w))),
     ):  # fmt: skip
         _constant(graph, f"{name}_{part}", np.asarray(value))
-    pair = [f"{name}_x_scale", f"{name}_x_zero"]
+    return name
+
+
+def _wrap(graph: onnx.GraphProto, node: onnx.NodeProto, stored: str, found: Scales, each: bool) -> None:
+    """Put the pairs around one product, with the constants whose names begin with `stored`."""
+    x, name = node.input[0], node.name
+    made = []
+    if found.smooth is not None:
+        made.append(
+            helper.make_node("Mul", [x, f"{stored}_smooth"], [f"{name}_smoothed"], name=f"{name}_Mul")
+        )
+        x = f"{name}_smoothed"
+    pair = [f"{stored}_x_scale", f"{stored}_x_zero"]
     axis: dict[str, Any] = {"axis": 1} if each else {}
-    of_weight = [f"{name}_w_few", f"{name}_w_scale", f"{name}_w_zero"]
+    of_weight = [f"{stored}_{part}" for part in ("w_few", "w_scale", "w_zero")]
+    # A pair for every product, those of one weight included: engines fuse each with its own.
     made += [
         helper.make_node("QuantizeLinear", [x, *pair], [f"{name}_x_few"], name=f"{name}_Q"),
         helper.make_node("DequantizeLinear", [f"{name}_x_few", *pair], [f"{name}_x"], name=f"{name}_DQ"),

@@ -35,11 +35,13 @@ BLOCK = 32  # inputs that share a scale in w4a16
 LEAST = 1024  # numbers of a weight below which fewer bits save nothing
 TABLE = 1_000_000  # numbers of a table that is looked up, from which it is stored as int8
 # Modules that keep their precision, by their path: attention of the action expert (QuantVLA: quantising it
-# takes pi0.5 from 97.1 to 71.6 on LIBERO), what makes actions, the flow time and the state, adaptive norms.
+# takes pi0.5 from 97.1 to 71.6 on LIBERO), what makes actions, the flow time and the state, adaptive norms;
+# of nano what makes coordinates of maps, and the small heads whose verdicts are thresholds.
 KEEP = (
     r"expert\.\d+(\.self_attn.*)?$",
     r"action_\w+$", r"state_proj$", r"time_\w+$", r"norm\w*\.dense$",
     r"outlet$", r"inlet$", r"blocks\.\d+\.time$", r"done(\.\d+)?$",
+    r"eyes\.\d+$", r"possible\.", r"tell\.\w+$",
 )  # fmt: skip
 
 # Names of inputs -> arrays, of one call.
@@ -160,8 +162,8 @@ def size(path: Path) -> int:
 
 
 def module(name: str) -> str:
-    """The module's path in a node's name (`graph.tidy`), without the wrapper's "model."."""
-    return name.rpartition("/")[0].removeprefix("model.")
+    """The module's path in a node's name (`graph.tidy`), without the wrappers' "step." and "model."."""
+    return name.rpartition("/")[0].removeprefix("step.").removeprefix("model.")
 
 
 def names(path: Path, keep: Iterable[str]) -> list[str]:
@@ -187,30 +189,37 @@ def exactly(name: str) -> str:
 
 def products(graph: onnx.GraphProto) -> list[str]:
     """Names of the products of an activation and a weight that is worth quantising."""
-    weights = {w.name for w in graph.initializer if len(w.dims) == 2 and np.prod(w.dims) >= LEAST}
+    weights = {w.name for w in _large(graph)}
     return [n.name for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights]
 
 
+def _large(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Weights that are worth quantising."""
+    return [w for w in graph.initializer if len(w.dims) == 2 and np.prod(w.dims) >= LEAST]
+
+
 def plain_products(graph: onnx.GraphProto) -> None:
-    """Each Gemm whose factor is a weight as MatMul and Add, which is what the tools quantise."""
+    """Each Gemm whose factor is a weight as MatMul and Add, which is what the tools quantise.
+
+    Products that share a weight, as the steps in a graph of all steps do, share it afterwards as well.
+    """
     weights = {w.name: w for w in graph.initializer}
-    uses = [name for node in graph.node for name in node.input]
+    turned: dict[str, str] = {}
     for at, node in reversed(list(enumerate(graph.node))):
         given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         plain = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
         if node.op_type != "Gemm" or not plain or node.input[1] not in weights:
             continue
-        factor = weights[node.input[1]]
+        factor = node.input[1]
         if given.get("transB", 0):
-            turned = np.ascontiguousarray(numpy_helper.to_array(factor).T)
-            new = numpy_helper.from_array(turned, f"{factor.name}_turned_{at}")
-            graph.initializer.append(new)
-            if uses.count(factor.name) == 1:
-                graph.initializer.remove(factor)
-            factor = new
+            if factor not in turned:
+                turned[factor] = f"{factor}_turned"
+                values = np.ascontiguousarray(numpy_helper.to_array(weights[factor]).T)
+                graph.initializer.append(numpy_helper.from_array(values, turned[factor]))
+            factor = turned[factor]
         biased = len(node.input) > 2 and node.input[2]
         out = f"{node.output[0]}_product" if biased else node.output[0]
-        made = [helper.make_node("MatMul", [node.input[0], factor.name], [out], name=node.name)]
+        made = [helper.make_node("MatMul", [node.input[0], factor], [out], name=node.name)]
         if biased:
             made.append(
                 helper.make_node("Add", [out, node.input[2]], [node.output[0]], name=f"{node.name}_bias")
@@ -218,6 +227,9 @@ def plain_products(graph: onnx.GraphProto) -> None:
         graph.node.remove(node)
         for offset, each in enumerate(made):
             graph.node.insert(at + offset, each)
+    used = {name for node in graph.node for name in node.input}
+    for name in turned.keys() - used:
+        graph.initializer.remove(weights[name])
 
 
 def tables(graph: onnx.GraphProto) -> None:
@@ -241,7 +253,7 @@ def count_quantised(model: onnx.ModelProto) -> int:
         for w in model.graph.initializer
         if w.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT8E4M3FN)
     }
-    halves = {w.name for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT16}
+    halves = {w.name for w in _large(model.graph) if w.data_type == onnx.TensorProto.FLOAT16}
     count = 0
     for node in model.graph.node:
         if node.op_type == "MatMulNBits":
@@ -300,4 +312,8 @@ def _four_bits(model: onnx.ModelProto, path: Path, chosen: Sequence[str]) -> Non
         model, bits=4, block_size=BLOCK, is_symmetric=False, accuracy_level=1, nodes_to_exclude=left
     )
     tool.process()
-    save(tool.model.model, path)
+    made = tool.model.model
+    once = {w.name: w for w in made.graph.initializer}  # a weight is written for each product that reads it
+    del made.graph.initializer[:]
+    made.graph.initializer.extend(once.values())
+    save(made, path)

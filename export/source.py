@@ -139,8 +139,6 @@ def _folder(place: Path, wanted: Wanted) -> Source:
             "act", spec, [act_graphs.prefix(policy.model, cameras), act_graphs.step(policy.model)],
             reads="", sampler={"steps": 1}, model=policy.model,
         )  # fmt: skip
-    if policy.model.of_actions.relative is not None:  # whose steps read the state, which graphs are not given
-        raise TaktError(f"{place}: actions relative to the state cannot be exported; takt serve runs them")
     steps = wanted.steps or policy.steps
     model = fold.folded(policy.model, steps)
     c, file = model.config, checkpoint.tokenizer(checkpoint.found(str(place)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import onnx
 import pytest
 
 import vla.__main__ as frontdoor
-from export import observations, quantise
+from export import observations, quantise, tensorrt
 from runtime import bundle
-from runtime.engine import OnnxPolicy
-from tests.vla import folders, test_openpi_folder
+from runtime.engine import GraphPolicy, OnnxPolicy
+from runtime.graphs import OnnxGraph
+from runtime.tensorrt_library import Library
+from tests.vla import folders, test_openpi_folder, test_processors
 from vla import checkpoint, flow
 from vla.contract import Observation, Prefix, Request
 
@@ -170,11 +173,46 @@ def test_a_folder_of_openpi_becomes_a_bundle_as_it_is_served(tmp_path: Path) -> 
     np.testing.assert_allclose(ours.infer(seen).actions, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
-def test_actions_relative_to_the_state_are_not_exported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    test_openpi_folder.write(tmp_path / "folder", "pi0")
-    test_openpi_folder.tell(tmp_path / "folder", relative=[True] * 6)
-    assert frontdoor.main(["export", str(tmp_path / "folder"), str(tmp_path / "bundle")]) == 1
-    assert "actions relative to the state cannot be exported" in capsys.readouterr().err
-    assert not (tmp_path / "bundle").exists()
+@pytest.mark.parametrize("kind", ["pi0", "pi05"])
+def test_actions_relative_to_the_state_come_out_absolute(kind: str, tmp_path: Path) -> None:
+    """LeRobot's `use_relative_actions`, all but the gripper's; for any state, of fp32 and of int8."""
+    folder = tmp_path / "folder"
+    folders.write(folder, kind)
+    names = ["shoulder.pos", "elbow.pos", "wrist.pos", "gripper.pos", "base.pos", "head.pos"]
+    test_processors.relative(folder, action_names=names)
+    (folder / "takt.json").write_text(json.dumps({"steps": 2}))
+    flags = ["--steps", "2", "--no-dynamic-batch", "--samples", "3", "--tolerance", "0.05"]
+    assert frontdoor.main(["export", str(folder), str(tmp_path / "fp32"), *flags, "--fused"]) == 0
+    args = [str(tmp_path / "fp32"), str(tmp_path / "int8"), "--precision", "int8", *flags[3:]]
+    assert frontdoor.main(["export", *args]) == 0
+    source = checkpoint.open_folder(str(folder))
+    whole, few = (bundle.load(tmp_path / name) for name in ("fp32", "int8"))
+    assert whole.spec.actions == source.spec.actions
+    rows = np.random.default_rng(1).normal(size=(whole.spec.chunk_length, 6))
+    for graphs in (set(whole.graphs), {"prefix", "step"}):  # all steps in one run, and one by one
+        opened = [
+            GraphPolicy(b, {n: OnnxGraph(f) for n, f in b.graphs.items() if n in graphs})
+            for b in (whole, few)
+        ]
+        for i, prefix in enumerate((None, None, Prefix(rows, flow.weights(len(rows), 2, 6)))):
+            for policy in (source, *opened):
+                policy.reset(i)
+            seen = look(whole.spec, i)
+            wanted, got, near = (policy.infer(seen, prefix).actions for policy in (source, *opened))
+            np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+            assert np.abs(near - wanted).mean() < 0.03 * np.ptp(wanted)
+    # The state moves what is relative to it: by as much, if nothing else heard of it.
+    step = OnnxGraph(tmp_path / "fp32/step.onnx")
+    feeds = {name: np.zeros([n or 1 for n in shape], kind) for name, (kind, shape) in step.inputs.items()}
+    still = step(feeds)["actions"]
+    moved = step({**feeds, "memory_state": np.full((1, 6), 0.5, np.float32)})["actions"] - still
+    np.testing.assert_allclose(moved, 0.5 * np.array([1, 1, 1, 0, 1, 1]) * np.ones_like(moved), atol=1e-5)
+    if (library := rtx()) is not None:
+        for part in ("prefix", "step", "denoise"):
+            ready = tensorrt.prepared(tmp_path / f"fp32/{part}.onnx", "fp16", library)
+            assert len(tensorrt.build(library, ready)) > 1e4
+
+
+def rtx() -> Library | None:
+    """TensorRT for RTX, where it is installed."""
+    return Library("tensorrt-rtx") if importlib.util.find_spec("tensorrt_rtx") else None

@@ -1,7 +1,7 @@
 """A graph on its way to TensorRT: rewritten with the same numbers, judged by us as TensorRT judges it, and
 really built, by TensorRT for RTX, which needs no GPU for that.
 
-`GRAPHS` is the list of what is built; a new graph is one line in it.
+tests/export/graphs.py has the list of what is built.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,97 +19,21 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import vla.__main__ as frontdoor
-from export import expert_graphs, graph, half, quantise, tensorrt
+from export import half, tensorrt
 from export.compatible import check
 from export.rewrite import infer_types, rewrite
 from runtime.tensorrt_library import Library
-from vla import fold, pi0, smolvla
-from vla.contract import CameraSpec, TaktError
-
-NANO = Path(__file__).parents[2] / "vla" / "bundles" / "nano"
-# What is built: name -> (a folder to work in -> an ONNX file, the precisions that it is built in).
-# A graph that is quantised, or in half precision already, is built as it is typed: ("",).
-GRAPHS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
-    "nano-words": (lambda _: NANO / "words.onnx", ("",)),  # in fp16 by the test of takt build
-    "nano-prefix": (lambda _: NANO / "prefix.onnx", ("", "fp16")),
-    "nano-step": (lambda _: NANO / "step.onnx", ("", "fp16")),
-    "nano-critic": (lambda _: NANO / "critic.onnx", ("", "fp16")),
-}
-
-
-@cache
-def folder() -> tempfile.TemporaryDirectory[str]:
-    """Of what is made once for all tests; it goes when they end."""
-    return tempfile.TemporaryDirectory()
-
-
-@cache
-def tiny(kind: str, part: str, how: quantise.How | None = None) -> Path:
-    """A graph of a scaled-down SmolVLA or pi0, plain or quantised."""
-    if how is not None:
-        file = Path(folder().name) / f"{kind}-{part}-{how.precision}.onnx"
-        shutil.copy(tiny(kind, part), file)
-        given = [feeds(onnx.load(str(file)), seed) for seed in (1, 1)]
-        quantise.quantise(file, how, given)
-        return file
-    torch.manual_seed(0)
-    made = smolvla.SmolVLA(smolvla.tiny()) if kind == "smolvla" else pi0.Pi0(pi0.tiny(kind == "pi05"))
-    model = fold.folded(made.eval(), 4)
-    cameras = (CameraSpec("front", 48, 64), CameraSpec("wrist", 48, 64))
-    wanted = expert_graphs.prefix(model, cameras)
-    if part == "step":
-        wanted = expert_graphs.step(model, cameras, 0.25)
-    file = Path(folder().name) / f"{kind}-{part}.onnx"
-    graph.write(wanted, file)
-    return file
-
-
-def nano_int8(_: Path) -> Path:
-    file = Path(folder().name) / "nano-step-int8.onnx"
-    shutil.copy(NANO / "step.onnx", file)
-    quantise.quantise(file, INT8, [feeds(onnx.load(str(file)), 1)])
-    return file
-
-
-INT8, FP8 = quantise.How("int8", static=True), quantise.How("fp8", static=True)
-GRAPHS |= {
-    "nano-step-int8": (nano_int8, ("",)),
-    "smolvla-prefix": (lambda _: tiny("smolvla", "prefix"), ("", "fp16")),
-    "smolvla-step": (lambda _: tiny("smolvla", "step"), ("", "fp16")),
-    "smolvla-step-int8": (lambda _: tiny("smolvla", "step", INT8), ("",)),
-    "smolvla-prefix-int8": (lambda _: tiny("smolvla", "prefix", INT8), ("",)),
-    "pi0-prefix": (lambda _: tiny("pi0", "prefix"), ("", "fp16")),
-    "pi0-step": (lambda _: tiny("pi0", "step"), ("", "fp16")),
-    "pi0-step-int8": (lambda _: tiny("pi0", "step", INT8), ("",)),
-    "pi05-step": (lambda _: tiny("pi05", "step"), ("", "fp16")),
-}
-BUILDS = [(name, precision) for name, (_, precisions) in GRAPHS.items() for precision in precisions]
+from tests.export.graphs import BUILDS, GRAPHS, HALVES, NAMES, NANO, feeds
+from vla.contract import TaktError
 
 
 @cache
 def rtx() -> Library:
     pytest.importorskip("tensorrt_rtx")
     return Library("tensorrt-rtx")
-
-
-def feeds(model: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
-    """Random inputs, open sizes taken as `batch`."""
-    rng, made = np.random.default_rng(batch), {}
-    for port in model.graph.input:
-        kind = port.type.tensor_type
-        sizes = [d.dim_value or batch for d in kind.shape.dim]
-        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        if port.name == "mask":
-            made[port.name] = np.ones(sizes, dtype)
-        elif np.issubdtype(dtype, np.floating):
-            made[port.name] = rng.uniform(0, 0.5, sizes).astype(dtype)
-        else:
-            made[port.name] = rng.integers(0, 100, sizes).astype(dtype)
-    return made
 
 
 def answers(model: onnx.ModelProto, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -133,9 +56,9 @@ def apart(ours: onnx.ModelProto, theirs: onnx.ModelProto, batch: int) -> float:
 # -- the shipped graphs
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_rewrite_changes_no_number(name: str, tmp_path: Path) -> None:
-    model = onnx.load(str(GRAPHS[name][0](tmp_path)))
+    model = onnx.load(str(GRAPHS[name][0]()))
     made = rewrite(model)
     assert [p.name for p in made.graph.input] == [p.name for p in model.graph.input]
     assert [p.name for p in made.graph.output] == [p.name for p in model.graph.output]
@@ -143,9 +66,9 @@ def test_the_rewrite_changes_no_number(name: str, tmp_path: Path) -> None:
         assert apart(made, model, batch) <= 1e-6
 
 
-@pytest.mark.parametrize("name", ["nano-words", *(name for name, p in BUILDS if p == "fp16")])
+@pytest.mark.parametrize("name", ["nano-words", *HALVES])
 def test_half_precision_stays_near_and_its_weights_are_half(name: str, tmp_path: Path) -> None:
-    whole = rewrite(onnx.load(str(GRAPHS[name][0](tmp_path))))
+    whole = rewrite(onnx.load(str(GRAPHS[name][0]())))
     made = half.half(whole)
     onnx.checker.check_model(made, full_check=True)
     assert apart(made, whole, 1) < 5e-3
@@ -160,7 +83,7 @@ def test_half_precision_stays_near_and_its_weights_are_half(name: str, tmp_path:
 
 @pytest.mark.parametrize(("name", "precision"), BUILDS)
 def test_every_graph_is_built(name: str, precision: str, tmp_path: Path) -> None:
-    file = GRAPHS[name][0](tmp_path)
+    file = GRAPHS[name][0]()
     library = rtx()
     made = tensorrt.prepared(file, precision, library)
     data = tensorrt.build(library, made)
