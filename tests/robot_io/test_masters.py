@@ -155,7 +155,7 @@ def test_dynamixels_own_sdk_understands_what_is_refused(koch: Emulator, port: An
 
 @pytest.mark.slow
 def test_lerobots_dynamixel_bus_calibrates_and_moves(koch: Emulator, tmp_path: Path) -> None:
-    if subprocess.run([PYTHON, "-c", "import dynamixel_sdk"], capture_output=True, check=False).returncode:
+    if not PYTHON.is_file():
         pytest.skip("make parity")
     said = tmp_path / "said.json"
     script = Path(__file__).with_name("lerobot_koch.py")
