@@ -97,5 +97,7 @@ def _row(title: str, asked: Asked, blind: tuple[str, ...], gone: tuple[float, in
         words.append(f"{asked.fps:g} were asked for: more light, fourcc=MJPG or a smaller size= may help")
     if oldest > 200.0:
         words.append("frames older than 200 ms hold an arm")
+    elif oldest > 100.0:
+        words.append("frames older than 100 ms slow an arm")
     words += blind
     return Row(title, "ok" if len(words) == 1 else "warn", "; ".join(words))

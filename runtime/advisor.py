@@ -14,6 +14,7 @@ import http.client
 import json
 import queue
 import threading
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -91,15 +92,15 @@ class Advisor:
     def _think(self, text: str) -> None:
         try:
             self._answers.put((text, self._read(self._post(text))))
-        except (OSError, http.client.HTTPException, ValueError, TaktError) as error:
+        except Exception as error:  # whatever it is, the next sentence may be asked about
             self._answers.put((text, f"{type(error).__name__}: {error}"[:200]))
 
     def _post(self, text: str) -> Any:
         """The model's answer, parsed."""
         known = "; ".join(self._skills.known()) or "anything"
-        self._model = self._model or self._first()
+        end = time.monotonic() + self._timeout
         body = {
-            "model": self._model,
+            "model": self._model or self._first(end),
             "temperature": 0,
             "messages": [
                 {"role": "system", "content": _TELL + known},
@@ -110,23 +111,23 @@ class Advisor:
                 "json_schema": {"name": "plan", "strict": True, "schema": SCHEMA},
             },
         }
-        return self._http("POST", "chat/completions", json.dumps(body))
+        return self._http("POST", "chat/completions", end, json.dumps(body))
 
-    def _first(self) -> str:
+    def _first(self, end: float) -> str:
         """The first model that is offered: servers of several want its name in each request."""
         try:
-            name = self._http("GET", "models")["data"][0]["id"]
-        except (KeyError, IndexError, TypeError):
-            raise TaktError("it offers no model") from None
-        return str(name)
+            return str(self._http("GET", "models", end)["data"][0]["id"])
+        except (TaktError, KeyError, IndexError, TypeError, ValueError):
+            return "planner"  # one that lists none has one, and takes any name
 
-    def _http(self, method: str, what: str, body: str | None = None) -> Any:
-        """What a request brings, parsed.
+    def _http(self, method: str, what: str, end: float, body: str | None = None) -> Any:
+        """What a request brings, parsed; nothing is waited for after `end`, s.
 
         Raises:
             TaktError: it is refused, or its answer is too long.
         """
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        left = max(0.001, end - time.monotonic())
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=left)
         try:
             connection.request(method, f"{self._path}/{what}", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()

@@ -69,6 +69,14 @@ class Phase(enum.Enum):
 ABSENT = "I do not see everything that it names"
 
 
+def _why_nothing(look: Look) -> str:
+    """Why nothing of what a wish names was found, as far as that can be told."""
+    if look.wish.each:
+        return "I see none of them"
+    missing = f"I do not see {look.missing}" if look.missing else ABSENT
+    return f"it looks done already, or {missing}" if look.fulfilled else missing
+
+
 class Agenda:
     """A plan that is carried out. Not shared between threads.
 
@@ -256,12 +264,14 @@ class Agenda:
     def _looking(self, answer: ActionChunk | None, now: float) -> None:
         look = self._look
         assert look is not None
-        if answer is None or not look.take(stands(answer)):
+        if answer is None:
+            return
+        done = (answer.done or 0.0) >= self.patience.done
+        if not look.take(stands(answer), done):
             return
         self._seen.add(look.wish.text)
         if not look.found:
-            single = f"I do not see {look.missing}" if look.missing else ABSENT
-            self._fail("I see none of them" if look.wish.each else single, now, look.wish.text)
+            self._fail(_why_nothing(look), now, look.wish.text)
         elif look.wish.each and len(look.choices) > 1:
             self._fail(f"which one: {' or '.join(look.choices)}?", now)
             self.open = look.found

@@ -177,6 +177,7 @@ class Words:
     def _stop(self) -> str:
         left = [step.text for step in self.plan if step.state in ("waiting", "running")]
         self._agenda.drop()
+        self._agenda.left = []
         return f"stopped; dropped: {'; '.join(left)}" if left else "I stand still"
 
     def _go_on(self, now: float) -> str:

@@ -117,6 +117,15 @@ class Live:
         self._guard.tell(Event.STOP)
         self.say(now, "STOP", self._hear("stop", now), "")
 
+    def hear(self, text: str, now: float) -> None:
+        """What a person says, wherever: on a page, in the terminal, aloud."""
+        if now - self._stopped < QUIET:
+            self.say(now, text, "not taken: somebody has just pressed STOP; say it again", "bad")
+            return
+        if spoken.kind(text)[0] in _BEGIN:
+            self._guard.tell(Event.START)  # it counts after a stop, and at no other time
+        self.say(now, text, self._hear(text, now), "")
+
     def _hear(self, text: str, now: float) -> str:
         self._view.lines()
         answer = self._words.hear(text, now)
@@ -129,12 +138,8 @@ class Live:
             TaktError: it cannot be obeyed.
         """
         match command:
-            case {"do": "say", "text": str(text)} if now - self._stopped < QUIET:
-                self.say(now, text, "not taken: somebody has just pressed STOP; say it again", "bad")
             case {"do": "say", "text": str(text)}:
-                if spoken.kind(text)[0] in _BEGIN:
-                    self._guard.tell(Event.START)  # it counts after a stop, and at no other time
-                self.say(now, text, self._hear(text, now), "")
+                self.hear(text, now)
             case {"do": "set", "name": str(name), "value": value}:
                 self._set(name, value)
             case {"do": "table", "seed": int() | None as seed} if self.table is not None:

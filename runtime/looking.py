@@ -31,6 +31,7 @@ class Look:
         self.choices: list[str] = []
         self._each = wish.each or (wish.text,)
         self._known: dict[str, bool] = {}  # probe -> whether the policy would begin
+        self._done = False  # whether it takes the instruction itself for done
         self._at = 0
         self.probe = self._next()
 
@@ -45,9 +46,17 @@ class Look:
             return rest  # the policy would begin something with the thing
         return thing if others or not rest else ""
 
-    def take(self, stood: bool) -> bool:
-        """The answer to `probe`: whether the policy stood still. True when all is known."""
+    @property
+    def fulfilled(self) -> bool:
+        """Whether nothing was found of a single wish because the policy takes it for done as it is."""
+        return self._done and not self.found and not self.wish.each
+
+    def take(self, stood: bool, done: bool = False) -> bool:
+        """The answer to `probe`: whether the policy stood still, and takes it for done. True when all is
+        known.
+        """
         self._known[self.probe] = not stood
+        self._done |= stood and done and self.probe == self.wish.text
         self.probe = self._next()
         return not self.probe
 
@@ -59,7 +68,8 @@ class Look:
                 if probe not in self._known:
                     return probe
             missing = bool(others) and not any(self._known[probe] for probe in others)
-            if not missing and own not in self._known:
+            # Of a single wish it is asked in any case: one that is fulfilled is no begun one either.
+            if own not in self._known and not (missing and self.wish.each):
                 return own
             if not missing and self._known[own]:
                 self.found.append(self._each[self._at])

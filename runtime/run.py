@@ -176,6 +176,8 @@ class Command:
     """Hear what is spoken as well: microphone, or FILE.wav (docs/prompting.md)."""
     planner: str | None = None
     """Who takes apart what the grammar does not understand: an OpenAI-compatible http://127.0.0.1:PORT/v1."""
+    planner_model: str = ""
+    """Which of its models is asked (default: the first that it lists)."""
     rate: float = 30.0
     """Ticks a second."""
     seconds: float = 20.0
@@ -245,7 +247,7 @@ class Command:
     def _words(self, robot: Robot, policy: RemotePolicy) -> Words:
         """What is to be done; whatever cannot be understood is said before anything moves."""
         known = skills.find(policy.spec.name)
-        advisor = None if self.planner is None else Advisor(self.planner, known)
+        advisor = None if self.planner is None else Advisor(self.planner, known, self.planner_model)
         words = Words(known, robot=robot.spec, advisor=advisor)
         if not self.text:
             return words
@@ -319,7 +321,10 @@ class Command:
                 stack.enter_context(without_collections())
             heard = Heard.open(stack, self.voice, policy.spec.name, self.listen)
             seconds = self.seconds if live is None else float("inf")
-            over = Conversation(words, seconds, clock.now(), heard.polls, self._stays(heard))
+            over = Conversation(
+                words, seconds, clock.now(), heard.polls, self._stays(heard),
+                hear=None if live is None else live.hear,
+            )  # fmt: skip
             until = over if live is None else live.beside(over)
             ticker = Ticker(clock, period)
             result = loop.run(

@@ -76,7 +76,8 @@ class Heard:
             keys: read standard input even where it is no terminal.
         """
         ears = None if voice is None else stack.enter_context(Ears(voice, policy))
-        return Heard(Typed() if keys or sys.stdin.isatty() else None, ears)
+        terminal = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+        return Heard(Typed() if keys or terminal else None, ears)
 
     @property
     def polls(self) -> tuple[Callable[[], list[str]], ...]:
@@ -95,6 +96,7 @@ class Conversation:
         sources: tuple[Callable[[], list[str]], ...] = (),
         stays: Callable[[], bool] = lambda: False,
         show: Callable[[str], None] = print,
+        hear: Callable[[str, float], object] | None = None,
     ) -> None:
         """
         Args:
@@ -103,15 +105,17 @@ class Conversation:
             sources: each gives the lines that have come.
             stays: whether to wait for more words when the plan is done.
             show: takes a line for people.
+            hear: is told a line and when, s, in place of the words themselves.
         """
         self.words, self.seconds = words, seconds
         self._heard, self._sources, self._stays, self._show = begun, sources, stays, show
+        self._hear = hear or words.hear
         self._shown = 0
 
     def __call__(self, now: float) -> bool:
         for source in self._sources:
             for line in source():
-                self.words.hear(line, now)
+                self._hear(line, now)
                 self._heard = now
         self._tell()
         if self.words.over:

@@ -70,6 +70,8 @@ class Command:
     planner: str | None = None
     """With a page: who takes apart what the grammar does not understand, an OpenAI-compatible
     http://127.0.0.1:PORT/v1."""
+    planner_model: str = ""
+    """Which of its models is asked (default: the first that it lists)."""
     threads: int = 1
     """Threads of the engine."""
     json: Path | None = None
@@ -86,7 +88,7 @@ class Command:
         if self.planner is not None:
             if self.headless:
                 raise TaktError("--planner is for the page: --headless lays the table for what it is told")
-            Advisor(self.planner, skills.find(""))  # an address that is none, before anything starts
+            self._advisor(skills.find(""))  # an address that is none, before anything starts
         asked = goals.laid(self.instruction or INSTRUCTION, self.seed)
         return self._film(asked) if self.headless else self._page(live.scenario(asked))
 
@@ -112,13 +114,16 @@ class Command:
             text = self.instruction.strip()
             result, budget = live.serve(
                 robot, policies, scenario, text, pressed, RATE, self.bind, self.token, self.realtime,
-                records, self.voice, self.planner,
+                records, self.voice, self._advisor,
             )  # fmt: skip
         print(f"\n{told(result)}")
         if self.json:
             data = {"machine": machine(), "loop": result.to_json(), "latency_ms": budget.to_json()}
             self.json.write_text(jsonlib.dumps(data, indent=1) + "\n")
         return 0
+
+    def _advisor(self, known: skills.Skills) -> Advisor | None:
+        return None if self.planner is None else Advisor(self.planner, known, self.planner_model)
 
     def _film(self, asked: goals.Sequel) -> int:
         clock = MonotonicClock()
@@ -150,7 +155,7 @@ class Command:
             ended = {
                 "done": goal.why or f"NO success within {self.seconds:g} s",
                 "stale": "NO success: the policy stopped answering",
-            }[result.reason]
+            }.get(result.reason, f"NO success: {result.reason}")
         print(ended, end="; ")
         closest = f"the closest two {1e3 * result.closest:.1f} ms apart"
         print(f"held for {result.held} of {result.ticks} ticks, {result.skipped} skipped, {closest}")

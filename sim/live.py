@@ -47,7 +47,7 @@ def serve(
     realtime: bool = False,
     records: Any = None,
     voice: str | None = None,
-    advice: str | None = None,
+    advise: Callable[[skills.Skills], Advisor | None] = lambda known: None,
 ) -> tuple[loop.LoopResult, Budget]:
     """Show the table on a page and obey what people say there, until Ctrl-C; how the last run went.
 
@@ -56,7 +56,7 @@ def serve(
         text: said before the first tick, "" for nothing.
         records: a Recorder for the record button; None for no button.
         voice: what is listened to, see `Ears`; None for nothing.
-        advice: the address of a language model, see `Advisor`; None for none.
+        advise: makes a language model's end, see `Advisor`; None for none.
     """
     clock = robot.clock
     policy = next(iter(policies.values()))
@@ -77,7 +77,7 @@ def serve(
         known = skills.find(policy.spec.name)
         while True:
             # One each: a plan for the table before is none for this one.
-            advisor = None if advice is None else Advisor(advice, known)
+            advisor = advise(known)
             scenario.lay(robot)
             link.clear()  # answers to what was seen on the table before
             for one in policies.values():
@@ -88,7 +88,9 @@ def serve(
             guard, budget = Guard(robot.spec), Budget()
             live.begin(robot, words, planner, guard, budget)
             live.judged(Referee(robot.world))
-            talk = Conversation(words, float("inf"), clock.now(), heard.polls, stays=lambda: True)
+            talk = Conversation(
+                words, float("inf"), clock.now(), heard.polls, stays=lambda: True, hear=live.hear
+            )  # fmt: skip
             either = live.beside(talk)
 
             def until(now: float, either: Callable[[float], bool] = either) -> bool:

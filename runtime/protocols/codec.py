@@ -39,12 +39,13 @@ _DTYPES = {f"{order}{number}": np.dtype(f"{order}{number}") for number in _NUMBE
 _TEXT = re.compile(r"[<>]U[1-9][0-9]{0,4}")  # numpy's texts, which some simulators send for instructions
 
 
-def unpack(data: bytes, array: Callable[[dict[Any, Any]], Any]) -> Any:
+def unpack(data: bytes, array: Callable[[dict[Any, Any]], Any], entries: int = _ENTRIES) -> Any:
     """The value in a message; raises WireError for anything else, and nothing but WireError.
 
     Args:
         array: turns a map into the array that it stands for, or gives it back: `openpi_array`, `gr00t_array`,
             `harness_array`.
+        entries: of one map or list, at the most.
     """
     if len(data) > MAX_BYTES:
         raise WireError(f"a message of {len(data)} bytes; at most {MAX_BYTES} are accepted")
@@ -57,7 +58,7 @@ def unpack(data: bytes, array: Callable[[dict[Any, Any]], Any]) -> Any:
             raise WireError(f"a message of more than {_CONTAINERS} maps and lists")
         return value
 
-    limits = {"max_map_len": _ENTRIES, "max_array_len": _ENTRIES}
+    limits = {"max_map_len": entries, "max_array_len": entries}
     try:
         return msgpack.unpackb(
             data, raw=False, object_hook=lambda value: array(count(value)), list_hook=count, **limits
@@ -162,8 +163,25 @@ class Picture:
             raise WireError(f"a {self.kind} that cannot be decoded") from None
 
 
+@dataclass(frozen=True)
+class Refused:
+    """What is not taken, and why; a benchmark may send more than anybody reads."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return self.why
+
+
 def harness_array(value: dict[Any, Any]) -> Any:
-    """The array or `Picture` that a map stands for; any other map as it is."""
+    """The array or `Picture` that a map stands for, or `Refused`; any other map as it is."""
+    try:
+        return _harness_array(value)
+    except WireError as error:
+        return Refused(str(error))
+
+
+def _harness_array(value: dict[Any, Any]) -> Any:
     if value.get("__image__"):
         shape, kind, data = _shape(value.get("shape")), value.get("format"), value.get("data")
         if len(shape) != 3 or shape[2] not in (1, 3, 4) or math.prod(shape) > MAX_BYTES:

@@ -15,6 +15,7 @@ import numpy as np
 
 from runtime import fields
 from runtime.fields import WireError
+from runtime.protocols.codec import Refused
 from vla.contract import Observation
 
 
@@ -158,4 +159,6 @@ def describe(value: Any) -> str:
     """What a value is, in a few words."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
+    if isinstance(value, Refused):
+        return str(value)
     return f"a {type(value).__name__}"

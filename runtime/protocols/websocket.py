@@ -48,6 +48,7 @@ class Front:
     health: ClassVar[tuple[str, str]]  # the path at which a plain GET is answered, and with what
     connections: ClassVar[int] = CONNECTIONS
     needs: ClassVar[tuple[str, ...]] = ("websockets",)
+    pings: ClassVar[float | None] = 20.0  # s between pings; None for clients that cannot answer
 
     def __init__(
         self,
@@ -125,6 +126,7 @@ class Front:
             max_queue=1,
             origins=[None],
             open_timeout=_OPENING,
+            ping_interval=self.pings,
             close_timeout=_CLOSING,
             server_header=None,
             logger=quiet,

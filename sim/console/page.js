@@ -24,6 +24,7 @@ function connect() {
     take(said);
   };
   socket.onclose = () => {
+    mic.release();  // the next connection has no part of it
     trouble("no connection to the console: nothing on this page reaches the arm");
     status("no connection", []);
     setTimeout(connect, 700);
@@ -184,6 +185,8 @@ $("frame").onload = () => {
   style.textContent = `${PANELS} { display: none !important; }`;
   inside.head.append(style);
   inside.addEventListener("keydown", key, true);
+  inside.addEventListener("keyup", up, true);
+  inside.defaultView.addEventListener("blur", mic.release);
 };
 $("in-3d").checked = localStorage.getItem("in-3d") !== "no" && location.hash !== "#flat";
 $("in-3d").onchange = () => {  // a scene costs a phone its battery
@@ -281,10 +284,11 @@ function key(event) {
   stop();
 }
 addEventListener("keydown", key, true);
-addEventListener("keyup", (event) => {  // a focused button would be pressed by the same key
+function up(event) {  // a focused button would be pressed by the same key
   if (event.code === "Space" && !event.target.closest?.("input[type=text]")) event.preventDefault();
   if (event.code === "KeyT") mic.release();
-}, true);
+}
+addEventListener("keyup", up, true);
 $("delay").addEventListener("input", () => {
   dragging = Date.now() + 600;
   $("delay-said").textContent = `${$("delay").value} ms`;

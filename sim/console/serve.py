@@ -44,6 +44,7 @@ RATE = 15.0  # messages a second to a page
 ALIVE = 0.5  # s between signs of life
 QUALITY = 85  # of the cameras' JPEGs
 VIEWERS = 16  # at the most
+UTTERANCES = 3  # of a page that wait to be recognised
 SCRIPTS = ("page.js", "charts.js", "talk.js", "microphone.js")
 PAGES = {"/": "page.html", "/page.css": "page.css"} | {f"/{name}": name for name in SCRIPTS}
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -63,7 +64,7 @@ class Page:
         self.hub, self.scene, self.talk = Hub(), Scene(folder), Talk()
         self.number = 0
         self.viewers: set[ws.ServerConnection] = set()
-        self._hearing: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Future[None]] = set()  # a task that nobody holds may be collected
         self._state = _socket(context, zmq.SUB, folder, "state")
         self._frames = _socket(context, zmq.SUB, folder, "frames")
         self._commands = _socket(context, zmq.PUSH, folder, "commands", 64)
@@ -92,12 +93,14 @@ class Page:
             await self.tell({"do": "alive", "viewers": len(self.viewers)})
             await asyncio.sleep(ALIVE)
 
-    async def tell(self, what: dict[str, Any]) -> bool:
-        """Send a command; False when the control process does not keep up."""
+    async def tell(self, what: dict[str, Any], number: int | None = None) -> bool:
+        """Send a command, by default numbered now; False when the control process does not keep up."""
         self.number += 1
         out = self._stop if what["do"] == "stop" else self._commands
         try:
-            await out.send(msgpack.packb({"n": self.number, **what}), zmq.NOBLOCK)
+            await out.send(
+                msgpack.packb({"n": self.number if number is None else number, **what}), zmq.NOBLOCK
+            )
         except zmq.Again:
             return False
         return True
@@ -131,35 +134,36 @@ class Page:
             wish = command(data)
             if wish is None:
                 wrong[:] = ["that was no command"]
+            elif wish["do"] == "talk" and wish["on"]:
+                self.number += 1
+                held.begin(self.number)
             elif wish["do"] == "talk":
-                if wish["on"]:
-                    held.begin()
-                elif sound := held.end():
+                if (sound := held.end()) and held.waiting < UTTERANCES:
                     # Not waited for: a stop from this page may come next.
-                    self._spoken(sound, wrong)
+                    task = asyncio.ensure_future(self._spoken(sound, held, held.number, wrong))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                elif sound:
+                    wrong[:] = ["too much was said at once; some of it was left out"]
             elif wish["do"] != "stop" and not pace(time.monotonic()):
                 wrong[:] = ["too fast: some of it was left out"]
             elif not await self.tell(wish):
                 wrong[:] = ["the control process does not take commands now"]
 
-    def _spoken(self, sound: bytes, wrong: list[str]) -> None:
-        """Have it recognised, and hand it on as what was said; one utterance at a time."""
-
-        async def recognise() -> None:
-            try:
-                lines = await self.talk.words(sound, self._language())
-            except TaktError as error:
-                wrong[:] = [str(error)]
-                return
+    async def _spoken(self, sound: bytes, held: Held, number: int, wrong: list[str]) -> None:
+        """Have it recognised, and hand it on as what was said when its button was pressed."""
+        held.waiting += 1
+        try:
+            lines = await self.talk.words(sound, self._language())
             if not lines:
                 wrong[:] = ["nothing that I know was heard"]
             for line in lines:
-                await self.tell({"do": "say", "text": line})
-
-        if self._hearing is not None and not self._hearing.done():
-            wrong[:] = ["I am still thinking about what was said before"]
-            return
-        self._hearing = asyncio.ensure_future(recognise())
+                if not await self.tell({"do": "say", "text": line}, number):
+                    wrong[:] = ["the control process does not take commands now"]
+        except TaktError as error:
+            wrong[:] = [str(error)]
+        finally:
+            held.waiting -= 1
 
     def _language(self) -> str:
         """Whose words are spoken: the policy's name; "" before the first state."""

@@ -25,6 +25,7 @@ from runtime.skills import find
 from vla.contract import TaktError
 
 LONGEST = 10.0  # s of one utterance; what is held longer is cut
+PATIENCE = 20.0  # s for one to be recognised; the first one waits for its process as well
 _BYTES = 2  # a sample, 16 bits
 
 
@@ -33,10 +34,11 @@ class Talk:
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
+        self._turn = asyncio.Lock()  # one after the other
 
     def understands(self, policy: str) -> bool:
         """Whether anything that is said to this policy can be recognised here."""
-        return find_spec("pocketsphinx") is not None and _grammar(policy)
+        return _grammar(policy)
 
     async def words(self, sound: bytes, policy: str) -> list[str]:
         """The lines spoken in a sound: 16-bit samples at `voice.RATE`.
@@ -44,25 +46,40 @@ class Talk:
         Raises:
             TaktError: one line.
         """
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, follow, (os.getpid(),))
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._pool, recognised, sound, policy)
-        except BrokenProcessPool:
-            self._pool = None  # the next who speaks starts another
-            raise TaktError("what recognises speech has ended; say it again") from None
+        async with self._turn:
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(1, context, follow, (os.getpid(),))
+            asked = asyncio.get_running_loop().run_in_executor(self._pool, recognised, sound, policy)
+            try:
+                return await asyncio.wait_for(asked, PATIENCE)
+            except (BrokenProcessPool, asyncio.TimeoutError):
+                self._end()
+                raise TaktError("what recognises speech has ended; say it again") from None
+
+    def _end(self) -> None:
+        """The next who speaks starts another process."""
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
 
 
 class Held:
-    """What one page has said while its button was held."""
+    """What one page has said while its button was held.
+
+    Attributes:
+        number: of the command that began it: a stop that came after that one voids what was said.
+        waiting: utterances of this page that are not recognised yet.
+    """
 
     def __init__(self) -> None:
         self._sound: bytearray | None = None
+        self.number = self.waiting = 0
 
-    def begin(self) -> None:
-        self._sound = bytearray()
+    def begin(self, number: int) -> None:
+        self._sound, self.number = bytearray(), number
 
     def take(self, piece: bytes) -> bool:
         """More sound; False where nobody holds the button."""
@@ -90,6 +107,8 @@ def _decoder(policy: str) -> Any:
 
 @lru_cache(maxsize=8)
 def _grammar(policy: str) -> bool:
+    if find_spec("pocketsphinx") is None:
+        return False
     try:
         return bool(voice.grammar(find(policy)))
     except TaktError:

@@ -26,6 +26,7 @@ from runtime.live import QUIET, Live
 from runtime.planner import InlineLink, Planner
 from runtime.recorder import Recorder
 from runtime.skills import Plain
+from runtime.typed import Conversation
 from tests import fakes
 from vla.contract import Observation
 
@@ -160,6 +161,30 @@ def test_after_a_stop_the_arm_moves_when_it_is_told_to_again(bench: Bench) -> No
     }
     assert bench.play(script, again + 40)["state"] == "RUNNING"
     assert bench.moved(0) == again + 39
+
+
+def test_what_is_typed_or_spoken_elsewhere_counts_as_what_is_said_on_the_page(bench: Bench) -> None:
+    """After a stop as well: the first line comes too soon after it, the second starts the arm again."""
+
+    def hears(line: str) -> Callable[[], object]:
+        def typed() -> bool:
+            talk = Conversation(bench.words, 1e9, 0.0, (lambda: [line],), lambda: True, hear=bench.live.hear)
+            return talk(bench.clock.now())
+
+        return typed
+
+    again = 60 + round(QUIET / PERIOD) + 2
+    script = {
+        0: hears("go round"),
+        60: lambda: bench.want("stop"),
+        62: hears("too soon"),
+        again: hears("go round again"),
+    }
+    state = bench.play(script, again + 40)
+    assert state["state"] == "RUNNING" and bench.moved(0) == again + 39
+    still = np.diff(np.array(bench.commands[again - 8 : again]), axis=0)
+    assert not still.any(), "what came too soon moved nothing"
+    assert [row[2] for row in state["said"] if row[2]] == ["go round", "STOP", "too soon", "go round again"]
 
 
 def test_answers_are_kept_back_and_chunks_joined_otherwise_while_it_runs(bench: Bench) -> None:

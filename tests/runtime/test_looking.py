@@ -36,6 +36,19 @@ def test_what_is_missing_is_named(begins: tuple[bool, ...], missing: str) -> Non
     assert bool(look.found) == (not missing)
 
 
+def test_what_is_done_already_is_not_called_missing_alone() -> None:
+    for begins, done, fulfilled in (
+        ((False, False, False), True, True),
+        ((True, True, False), True, True),
+        ((True, True, False), False, False),
+        ((True, True, True), True, False),
+    ):
+        look, answers = Look(WISH), dict(zip(PROBES, begins, strict=True))
+        while look.probe:
+            look.take(not answers[look.probe], done)
+        assert look.fulfilled == fulfilled
+
+
 def test_what_cannot_be_told_is_not() -> None:
     assert asked(Wish("x", probes=(("x",),), names=("the cube", "the bowl")), {"x": False}).missing == ""
     assert asked(Wish("x", probes=(("x",),), names=("the cube", "")), {"x": False}).missing == "the cube"

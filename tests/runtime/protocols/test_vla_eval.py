@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.fields import WireError
-from runtime.protocols import codec, mapping, vla_eval
+from runtime.protocols import codec, mapping, openpi, vla_eval
 from tests import fakes
 from tests.runtime.protocols import peers
 from vla.contract import Observation, TaktError
@@ -232,6 +232,8 @@ def test_an_error_is_one_line_and_the_session_goes_on(setting: Setting) -> None:
 def read(message: bytes) -> None:
     """What a server does with a picture that it looks at."""
     found = codec.unpack(message, codec.harness_array)
+    if isinstance(found, codec.Refused):
+        raise WireError(str(found))
     if isinstance(found, codec.Picture):
         found.decode()
 
@@ -242,28 +244,44 @@ def test_an_enormous_picture_is_not_decoded() -> None:
     head[16:24] = (65535).to_bytes(4, "big") * 2
     for shape in ([65535, 65535, 3], [4096, 4096, 3]):
         picture = {"__image__": True, "format": "png", "data": bytes(head), "shape": shape}
-        with pytest.raises(WireError):
-            read(msgpack.packb(picture))
+        assert peers.refusal(lambda picture=picture: read(msgpack.packb(picture)))
 
 
 @pytest.mark.parametrize(
     "data",
     [
         b"",
+        "hello",
         msgpack.packb([1]),
         msgpack.packb({"type": "hello", "payload": {}, "seq": -1, "timestamp": 0}),
         msgpack.packb({"type": "hello", "payload": [], "seq": 1, "timestamp": 0}),
-        msgpack.packb({"__ndarray__": True, "data": b"\0" * 8, "dtype": "|O", "shape": [1]}),
-        msgpack.packb({"__image__": True, "format": "raw", "data": b"\0" * 8, "shape": [3, 3, 3]}),
+        b"\x91" * 100_000,
     ],
 )
-def test_what_is_no_message_ends_the_session(setting: Setting, data: bytes) -> None:
+def test_what_is_no_message_is_an_error_that_the_harness_can_read(setting: Setting, data: bytes) -> None:
     with plain(setting) as socket:
         socket.send(data)
-        assert "\n" not in socket.recv(timeout=20)
-        with pytest.raises(websockets.exceptions.ConnectionClosedError):
-            socket.recv(timeout=20)
-        assert socket.protocol.close_code == 1011
+        answer = codec.unpack(socket.recv(timeout=20), codec.harness_array)
+        assert answer["type"] == "error" and "\n" not in answer["payload"]["error"]
+        assert row(socket, seen(4.0))[0] == 4.0
+
+
+def test_what_nobody_reads_may_be_anything(setting: Setting) -> None:
+    """Empty and complex arrays, long lists, a picture that is none; where it is read it is an error."""
+    odd = {"__ndarray__": True, "data": b"", "dtype": "<f4", "shape": [0, 3]}
+    complex_ = {"__ndarray__": True, "data": b"\0" * 8, "dtype": "<c8", "shape": [1]}
+    more = {"aux": odd, "spectrum": complex_, "history": [0.5] * 5000}
+    more["thumb"] = {"__image__": True, "format": "raw", "data": b"\0" * 8, "shape": [3, 3, 3]}
+    with plain(setting) as socket:
+        assert row(socket, seen(4.0) | more)[0] == 4.0
+        for bad, words in ((odd, "sides lie between"), (complex_, "dtype that is not accepted")):
+            socket.send(message("episode_start", {"task": {b"bytes": 1}}))
+            answer = ask(socket, "observation", seen() | {"state": bad})
+            assert answer["type"] == "error" and words in answer["payload"]["error"]
+
+
+def test_a_simulator_that_answers_no_pings_keeps_its_session() -> None:
+    assert vla_eval.Front.pings is None and openpi.Front.pings is not None
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(-1, 99), max_size=4))
