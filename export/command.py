@@ -183,12 +183,14 @@ class Command:
     def _publish(self, staged: Path) -> None:
         """Put the new bundle beside the old one first: a full disk loses neither."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        part = self.out.resolve().with_name(f".{self.out.resolve().name}.part")
+        part, old = (self.out.with_name(f".{self.out.name}.{kind}") for kind in ("part", "old"))
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(staged, part)
-        if self.out.exists():
-            shutil.rmtree(self.out)
+        if self.out.exists():  # one of the two is there whole whenever this is killed
+            shutil.rmtree(old, ignore_errors=True)
+            self.out.rename(old)
         part.rename(self.out)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _check(self) -> None:
         if self.steps is not None and not 1 <= self.steps <= 1000:
@@ -207,8 +209,13 @@ class Command:
             raise TaktError("bf16 is the engine's choice: export in fp32 and say --engine openvino:bf16")
         if self.per_tensor and not self._how().static:
             raise TaktError("--per-tensor is for --static")
-        if self.mixed and self.precision == "fp32":
-            raise TaktError("--mixed is for fewer bits: say --precision int8 as well")
+        if self.mixed and self.precision in ("fp32", "fp16"):
+            raise TaktError("--mixed is for fewer bits by groups of layers: say --precision int8 as well")
+        if self.precision == "fp16" and self.keep != quantise.KEEP:
+            raise TaktError("--keep is not for fp16, which all of a graph is in but what has to be fp32")
+        if self.out.resolve() == self.checkpoint.resolve():
+            raise TaktError(f"{self.out} is what is exported; choose another folder")
+        self.out = self.out.resolve()  # where a link leads
         if not 1 <= self.tries <= 32:
             raise TaktError("--tries is from 1 to 32")
         if (

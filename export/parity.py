@@ -65,9 +65,9 @@ class Evidence:
         loop = self.closed_loop
         if isinstance(loop, str):
             return True
-        # One episode of a few is many points: then only a loss that is beyond chance counts.
-        gained = loop["difference"] if loop["n"] >= ENOUGH else loop["ci95"][1]
-        return gained >= -LOSS and loop["jerk_ratio"] <= 1 + JERK
+        # One episode of a few is many points: then only a loss that is beyond chance counts, and any that is.
+        well = loop["difference"] >= -LOSS if loop["n"] >= ENOUGH else loop["ci95"][1] >= 0
+        return well and loop["jerk_ratio"] <= 1 + JERK
 
     def line(self) -> str:
         said = (
@@ -154,7 +154,8 @@ class Gate:
         if not errors:
             return "no group of layers was quantised"
         name = max(errors, key=lambda key: errors[key])
-        return f"{name} hurts most (alone {errors[name]:.1e}): keep it with --keep"
+        said = f"{name} hurts most (alone {errors[name]:.1e})"
+        return said if how.precision == "fp16" else f"{said}: keep it with --keep"
 
     def alone(self, plain: Path, how: quantise.How, keep: Iterable[str]) -> dict[str, float]:
         """The mean action error with each group of layers quantised alone, by its graph and name."""

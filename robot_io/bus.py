@@ -23,6 +23,8 @@ from vla.contract import TaktError
 
 BROADCAST = 0xFE  # of both protocols
 OFF = 0
+SILENT = 3  # reads in a row without an answer, from which a servo is not asked with the others
+SELDOM = 4  # reads of several, of which one asks who was silent before as well
 PATIENCE = 0.010  # s that answers may take beyond their bytes' time
 
 
@@ -87,6 +89,8 @@ class Bus:
         self.cycle, self.total = Traffic(), Traffic()
         self.patience = patience
         self._configuring = False
+        self._missed: dict[int, int] = {}  # reads in a row in which a servo was silent
+        self._reads = 0
 
     def take(self) -> Traffic:
         """The traffic since the last call; a control cycle calls it once."""
@@ -102,12 +106,35 @@ class Bus:
         Raises:
             PortGone: the line is gone.
         """
+        if self._wire.chained:
+            return self._read_chained(servos, address, count)
         found = self._ask(self._wire.ask(servos, address, count), servos, count)
-        left = [servo for servo in servos if servo not in found]
+        if left := [servo for servo in servos if servo not in found]:
+            self.cycle.retries += 1
+            found |= self._ask(self._wire.ask(left, address, count, again=True), left, count)
+        return found
+
+    def _read_chained(self, servos: Sequence[int], address: int, count: int) -> dict[int, Answer]:
+        """Of servos that wait for the one before them to have answered: one that is silent silences all
+        behind it. So those behind it are asked again without it; one that was silent in `SILENT` reads is
+        asked by itself from then on, and in reads of several only now and then.
+        """
+        silent = [servo for servo in servos if self._missed.get(servo, 0) >= SILENT]
+        together = [servo for servo in servos if servo not in silent]
+        found = self._ask(self._wire.ask(together, address, count), together, count) if together else {}
+        left = [servo for servo in together if servo not in found]
         self._wire.fared(len(left))
         if left:
             self.cycle.retries += 1
+        while left:
             found |= self._ask(self._wire.ask(left, address, count, again=True), left, count)
+            left = [servo for servo in left if servo not in found][1:]
+        self._reads += 1
+        if len(servos) == 1 or self._reads % SELDOM == 0:
+            for servo in silent:
+                found |= self._ask(self._wire.ask([servo], address, count, again=True), [servo], count)
+        for servo in servos:
+            self._missed[servo] = 0 if servo in found else self._missed.get(servo, 0) + 1
         return found
 
     def value(self, servo: int, register: Register) -> int | None:

@@ -100,6 +100,15 @@ def read(path: Path, body: Body = SO101) -> Calibration:
             f"{path} is no calibration of {body.title}: wanted {sorted(body.joints)}, got {names}"
         )
     found = {joint: _motor(path, joint, data[joint], body.family) for joint in body.joints}
+    for joint, motor in found.items():
+        whole = (motor.range_min, motor.range_max) == (0, r.STEPS - 1)
+        # A Koch's file has them for all joints without stops; an SO-101's may have the stops of its cable.
+        if whole > (joint in body.endless) or (body.family.counts and not whole and joint in body.endless):
+            turn = "has no stops" if joint in body.endless else "has stops"
+            raise TaktError(
+                f"{path} looks like another arm's: {joint} of {body.title} {turn}, and its range there is "
+                f"{motor.range_min} to {motor.range_max}"
+            )
     if len({motor.id for motor in found.values()}) != len(found):
         raise TaktError(f"{path}: two joints have the same id")
     return found

@@ -63,7 +63,7 @@ def check(bus: Bus, arm: Calibration, configure: bool = False, body: Body = SO10
             raise TaktError(_told(arm, left, tables))
     steps = {servo: r.pick(family.position, table, 0) for servo, table in tables.items()}
     if family.counts:
-        _check_turn(arm, steps)
+        _check_turn(arm, steps, body)
     on = {servo for servo, table in tables.items() if r.pick(family.torque, table, 0) == r.ON}
     if family.watchdog is not None:  # one that it stopped stays where it stopped
         on -= {s for s, t in tables.items() if r.pick(family.watchdog, t, 0) == family.bitten}
@@ -93,7 +93,7 @@ def check_led(bus: Bus, arm: Calibration, body: Body = SO101) -> None:
                     "leader's? If so: takt calibrate"
                 )
     if body.family.counts:
-        _check_turn(arm, {s: r.pick(body.family.position, table, 0) for s, table in tables.items()})
+        _check_turn(arm, {s: r.pick(body.family.position, table, 0) for s, table in tables.items()}, body)
 
 
 def meet(bus: Bus, body: Body = SO101) -> dict[str, bytes]:
@@ -113,7 +113,8 @@ def switch_on(bus: Bus, arm: Calibration, found: Found, body: Body = SO101) -> N
     """Torque on, each servo's goal where it stands.
 
     A servo goes for whatever goal it holds when it is switched on. So the goal is written and read back
-    first. One that is on already keeps its goal, lest it sink; a watchdog of its that has bitten is let rest.
+    first. One that is on already keeps its goal, lest it sink; what another program left in its RAM is set
+    as for the others, and a watchdog of its that has bitten is let rest.
     A gripper presses for as long as it holds something: it gets what torque it may give for ever, a little
     less than what it calls overload.
 
@@ -127,11 +128,11 @@ def switch_on(bus: Bus, arm: Calibration, found: Found, body: Body = SO101) -> N
         if family.watchdog is not None:  # it is let rest first: one that has bitten lets no current in either
             steps = [*steps[1:], grip]
         wanted = [item for step in steps for item in step.items()]
-        wanted += [(family.goal, found.steps[servo]), (family.torque, r.ON)]
-        if bus.value(servo, family.torque) == r.ON:
-            wanted = (
-                [] if family.watchdog is None else [(family.watchdog, 0), (family.goal, found.goals[servo])]
-            )
+        on = bus.value(servo, family.torque) == r.ON
+        wanted += [(family.goal, found.goals[servo])] if on else [(family.goal, found.steps[servo])]
+        wanted += [] if on else [(family.torque, r.ON)]
+        if on and family.watchdog is None:
+            wanted = []
         for register, value in wanted:
             bus.write(servo, register, value)
             if bus.value(servo, register) != value:
@@ -154,11 +155,12 @@ def _rated(table: bytes, body: Body, joint: str) -> Rated:
     )
 
 
-def _check_turn(arm: Calibration, steps: Mapping[int, int]) -> None:
+def _check_turn(arm: Calibration, steps: Mapping[int, int], body: Body) -> None:
     """A servo that counts turns begins to where its power comes on, and may be a turn off from then on."""
     for joint, motor in arm.items():
         at = steps[motor.id]
-        if not motor.range_min - _ASTRAY <= at <= motor.range_max + _ASTRAY:
+        slack = 0 if joint in body.endless else _ASTRAY  # beyond a whole turn lies the next one
+        if not motor.range_min - slack <= at <= motor.range_max + slack:
             raise TaktError(
                 f"{joint} (id {motor.id}) stands at {at}, calibrated are {motor.range_min} to "
                 f"{motor.range_max}: it counts another turn; bring the joint to its middle, and switch its "

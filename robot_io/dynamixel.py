@@ -258,18 +258,21 @@ class Wire:
 
     Several servos are asked by a fast sync read, whose one answer saves a header and a length each: 34 of 212
     bytes for six servos with 21 bytes each. It fails as a whole where one servo is dead, and old firmware
-    does not know it. So what is missing is asked again by a sync read, and after `GIVE_UP` fast reads in a
-    row of which something was missing there are no more of them.
+    does not know it. So what is missing is asked again, and after `GIVE_UP` fast reads in a row of which
+    something was missing a sync read takes their place, but for one in `AGAIN`.
     """
 
-    GIVE_UP = 3
+    GIVE_UP, AGAIN = 3, 256
+    chained = True
 
     def __init__(self) -> None:
-        self._failed = 0
+        self._failed = self._asked = 0
         self._fast = False  # whether the last request was one
 
     def ask(self, servos: Sequence[int], address: int, count: int, again: bool = False) -> bytes:
-        self._fast = not again and len(servos) > 1 and self._failed < self.GIVE_UP
+        self._asked += 1
+        may = self._failed < self.GIVE_UP or self._asked % self.AGAIN == 0
+        self._fast = not again and len(servos) > 1 and may
         return (fast_sync_read if self._fast else sync_read)(servos, address, count)
 
     def write(self, servo: int, address: int, data: bytes) -> bytes:

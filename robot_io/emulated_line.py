@@ -104,7 +104,10 @@ class Line:
                 out += self._together(packet, now)
                 continue
             answered = packet.code != feetech.Instruction.SYNC_WRITE  # of both protocols
+            chained = self._codec is dynamixel and packet.code == dynamixel.Instruction.SYNC_READ
             for request in self._codec.split(packet):
+                if chained and not self._answers(request, now):
+                    break  # each waits for the answer of the one before it, a dead one's for ever
                 for servo in self._hearing(request, now):
                     answer = servo.answer(request, now)
                     if answered and answer is not None and servo.id not in self.faults.mute:
@@ -126,6 +129,9 @@ class Line:
             return []
         parts = dynamixel.joined([answer for _, answer in answers], len(requests), count)
         return [self._send(part, servo.delay) for part, (servo, _) in zip(parts, answers, strict=True)]
+
+    def _answers(self, request: Any, now: float) -> bool:
+        return any(servo.id not in self.faults.mute for servo in self._hearing(request, now))
 
     def _powered(self, servo: Any, now: float) -> bool:
         return not servo.dead and now >= self._away.get(servo.id, now)

@@ -183,6 +183,8 @@ class Wire:
     Every read is a sync read, of one servo too: what an adapter echoes of it can be no answer.
     """
 
+    chained = False
+
     def ask(self, servos: Sequence[int], address: int, count: int, again: bool = False) -> bytes:
         return sync_read(servos, address, count)
 

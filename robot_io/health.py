@@ -99,9 +99,13 @@ class Health:
             if (words := self._words(servo))
         )
 
+    def stopped(self, servo: int) -> bool:
+        """Whether its watchdog has stopped it."""
+        return servo in self._bitten
+
     def strained(self, servo: int) -> bool:
-        """Whether its last answer had an error bit: it should not go on pressing."""
-        return bool(self._bits[servo])
+        """Whether its last answer had an error bit, or its watchdog stopped it: it is not to press on."""
+        return bool(self._bits[servo]) or servo in self._bitten
 
     def _words(self, servo: int) -> str:
         found, missed = [], self._missed[servo]

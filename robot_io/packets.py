@@ -38,7 +38,13 @@ class Ear(Protocol):
 
 
 class Wire(Protocol):
-    """How a bus's master talks: all that differs from protocol to protocol. One for each bus."""
+    """How a bus's master talks: all that differs from protocol to protocol. One for each bus.
+
+    Attributes:
+        chained: whether a servo that is one of several waits for the answer of the one before it.
+    """
+
+    chained: bool
 
     def ask(self, servos: Sequence[int], address: int, count: int, again: bool = False) -> bytes:
         """A request for the same `count` bytes of several servos, who answer in this order."""

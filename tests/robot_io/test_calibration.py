@@ -132,10 +132,26 @@ def test_a_servo_that_turns_its_direction_round_by_itself_is_not_turned_twice() 
     assert calibration.settings("elbow_flex", motor, KOCH)[DRIVE_MODE] == 1
 
 
+def test_another_arms_file_is_known_by_the_joints_without_stops(tmp_path: Path) -> None:
+    """The names of the joints are the same, and its offsets would be written into the servos."""
+    path, data = tmp_path / "arm.json", rows()
+    path.write_text(json.dumps(data))
+    with pytest.raises(TaktError, match=r"another arm's: shoulder_pan of a Koch v1\.1 has no stops"):
+        calibration.read(path, KOCH)
+    for joint in KOCH.endless:
+        data[joint] |= {"range_min": 0, "range_max": 4095}
+    path.write_text(json.dumps(data))
+    assert calibration.read(path, KOCH)
+    with pytest.raises(TaktError, match="another arm's: shoulder_pan of an SO-101 has stops"):
+        calibration.read(path)
+
+
 def test_a_kochs_file_is_lerobots_with_offsets_of_many_turns(tmp_path: Path) -> None:
     path = tmp_path / "koch.json"
     data = rows()
     data["elbow_flex"]["homing_offset"] = -5000
+    for joint in KOCH.endless:
+        data[joint] |= {"range_min": 0, "range_max": 4095}
     path.write_text(json.dumps(data))
     found = calibration.read(path, KOCH)
     assert found["elbow_flex"].homing_offset == -5000

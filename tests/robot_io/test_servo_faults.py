@@ -89,7 +89,9 @@ def test_a_bad_line_costs_a_retry_and_never_makes_a_wrong_pose(
             driven.run(1)
             traffic = driven.arm.traffic
             # The feedback, the audit of one servo, a packet of goals; each that is asked at most once more.
-            assert traffic.requests <= 5 and traffic.retries <= 2
+            # Of servos that wait for one another those behind one that was lost are, for as long as one is.
+            more = 0 if driven.arm.body.family.alert == 0 else 4
+            assert traffic.requests <= 5 + more and traffic.retries <= 2
             retried += traffic.retries + traffic.noise
         arm.fail()
         driven.run(5)
