@@ -9,6 +9,7 @@ import pytest
 
 from robot_io import calibration
 from robot_io import xseries as x
+from robot_io.arm import Arm
 from robot_io.bodies import KOCH
 from robot_io.bus import Bus
 from robot_io.calibration import Joint, Motor
@@ -16,6 +17,7 @@ from robot_io.emulator import Emulator
 from robot_io.koch import make
 from robot_io.port import Port
 from robot_io.xseries import X
+from runtime.guard import Guard
 from runtime.states import State
 from tests.robot_io.driving import IDS, check_bytes, drive, metal, switched, to_all, writes
 from tests.runtime.peers import until
@@ -195,3 +197,25 @@ def test_a_servo_in_another_mode_is_refused_and_configured_when_asked(
 
 def motor(arm: Emulator) -> Motor:
     return calibration.read(arm.calibration, KOCH)["elbow_flex"]
+
+
+def test_an_arm_that_its_watchdogs_stopped_is_left_where_it_stands(arm: Emulator) -> None:
+    """Its host hung while something held a joint: what was commanded last is not gone for when it leaves."""
+    cal = calibration.read(arm.calibration, KOCH)
+    pan = cal["shoulder_pan"].id
+    with Arm(arm.port, cal, body=KOCH) as driven:
+        guard = Guard(driven.spec)
+        arm.fail(stuck=[pan])
+        for _ in range(20):
+            seen = driven.read()
+            target = seen.state.astype(float)
+            target[0] += 0.5
+            driven.write(guard(target, seen, time.monotonic()))
+            time.sleep(0.03)
+        until(lambda: dogs(arm) == {X.bitten}, "the watchdogs sleep")
+        arm.fail()
+        before = {servo: seen["position"] for servo, seen in arm.look().items()}
+    time.sleep(0.3)
+    after = {servo: seen["position"] for servo, seen in arm.look().items()}
+    assert all(abs(after[servo] - before[servo]) <= 8 for servo in before), "0.012 rad"
+    assert {seen["torque"] for seen in arm.look().values()} == {1}
