@@ -80,7 +80,7 @@ class Front(websocket.Front):
             except TaktError as error:
                 self.refused += 1
                 answer = "error", {"error": front.said(error)}
-            fields = {"type": answer[0], "payload": answer[1], "seq": seq, "timestamp": time.time()}
+            fields = {"type": answer[0], "payload": answer[1], "seq": seq, "timestamp": time.monotonic()}
             await connection.send(codec.harness_pack(fields))
 
     def _hello(self) -> dict[str, Any]:

@@ -122,13 +122,16 @@ def test_a_jump_is_believed_while_its_first_answer_is_still_under_way() -> None:
 
 @settings(deadline=None, max_examples=60)
 @example(0.4375, 0.01953125, 31)  # all steps take nearly a whole chunk
+@example(0.4375, 0.01953125, 34)  # and a little more than one
 @given(st.floats(0.0, 0.45), st.floats(0.0, 0.02), st.integers(1, 40))
 def test_the_queue_never_runs_dry_while_one_step_fits(fixed: float, step: float, most: int) -> None:
     """Two answers with the fewest steps and their ticks have to fit into a chunk of 1.1 s, however many
     steps the policy would like to make."""
     planner, _, ticks = play(lambda _: fixed, lambda _: step + 1e-6, most, 8.0)
-    # The first answer is warm-up, the second tells what one takes, the third may end a hold.
-    begun = 3 * (fixed + most * (step + 1e-6)) + 6 * PERIOD
+    # The first answer is warm-up, the second tells what one takes, the third may end a hold; where one with
+    # all steps takes a whole chunk, none of its rows are left when it comes, and the fourth does.
+    whole = fixed + most * (step + 1e-6)
+    begun = (3 if whole < 1.05 else 4) * whole + 6 * PERIOD
     held = [now for now, h in ticks if h and now > begun]
     assert held == []
     assert all(c.fits for c in planner.choices if c.time > begun + 1.0)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
 DATA = Path(__file__).parents[2] / "data"
+LINES = "[...document.querySelectorAll('#said .you')].map(p => p.textContent)"
 HALT = 0.2  # s from the stop's reaching the loop to the last change of command
 PERIOD = 1 / 30
 CHANGES = "document.getElementById('changes').innerText"
@@ -278,11 +280,15 @@ def test_spoken_while_the_button_is_held(demo: Demo, rested: Page, tmp_path: Pat
             page.visit(f"{demo.url}#flat")
             page.ready()
             page.wait_for(f"!{element('mic')}.hidden", "there is no button to talk")
-            page.run(f"{element('mic')}.dispatchEvent(new PointerEvent('pointerdown'))")
-            page.wait_for(f"{element('mic')}.getAttribute('aria-pressed') === 'true'", "it is not held")
-            time.sleep(len(voice.samples(file)) / voice.RATE + 2.0)  # the microphone opens meanwhile
-            page.run("dispatchEvent(new PointerEvent('pointerup'))")
-            page.wait_for(f"{element('said')}.innerText.includes('{text}')", f"{name} was not understood")
+            for _ in range(3):  # a browser that is starved loses sound
+                page.run(f"{element('mic')}.dispatchEvent(new PointerEvent('pointerdown'))")
+                page.wait_for(f"{element('mic')}.getAttribute('aria-pressed') === 'true'", "it is not held")
+                time.sleep(len(voice.samples(file)) / voice.RATE + 2.0)  # the microphone opens meanwhile
+                page.run("dispatchEvent(new PointerEvent('pointerup'))")
+                with suppress(AssertionError):
+                    until(lambda page=page, text=text: text in page.run(LINES), "not yet", 15.0)
+                    break
+            assert text in page.run(LINES), page.said()
             assert not page.complaints
         finally:
             page.close()
