@@ -288,14 +288,13 @@ class Arm:
         with self._open:
             self._bus.patience = max(self._patience, UNHURRIED)
             attempt(self._look_at_watchdogs)
-            stopped = {servo for servo in self._ids if self._health.stopped(servo)}
             attempt(self._bus.rest)  # one that has bitten lets no goal in
             try:
-                why = "" if self._end != "park" else self._park(exc[0], stopped)
+                why = "" if self._end != "park" else self._park(exc[0])
             except BaseException as error:  # nothing comes before the servos
                 why = str(error) or type(error).__name__
             off = self._end == "off" or (self._end == "park" and not why)
-            outcome = self._bus.safe(self._ids, None if off else self._holding(stopped))
+            outcome = self._bus.safe(self._ids, None if off else self._holding())
             self._tell(off, why, outcome)
 
     def _look_at_watchdogs(self) -> str:
@@ -306,13 +305,13 @@ class Arm:
                 self._health.watchdog(servo, pick(family.watchdog, answer.data, family.audit[0]))
         return ""
 
-    def _park(self, failed: object, stopped: set[int]) -> str:
+    def _park(self, failed: object) -> str:
         """Go where it was found; why it could not, "" when it did."""
         if self.found.limp and not self._told:
             return ""  # it stands where it was found
         if failed not in (None, KeyboardInterrupt):
             return "the run failed"
-        if stopped:
+        if any(map(self._health.stopped, self._ids)):
             return "servos had stopped by themselves, as nothing was heard of the host"
         if not self.found.limp:
             return "it was found switched on, and where it would stand by itself is not known"
@@ -320,13 +319,11 @@ class Arm:
         commanded = [j.angle(self._goals[s]) for j, s in zip(self._joints, self._ids, strict=True)]
         return park(self, np.array(commanded), np.array(found))
 
-    def _holding(self, stopped: set[int]) -> dict[int, int]:
+    def _holding(self) -> dict[int, int]:
         """The last goals; a servo with an error, or that had stopped, stays where it is, lest it press on."""
         held = dict(self._goals)
         for i, servo in enumerate(self._ids):
-            if (self._health.strained(servo) or servo in stopped) and math.isfinite(
-                self.telemetry.position[i]
-            ):
+            if self._health.strained(servo) and math.isfinite(self.telemetry.position[i]):
                 here = self._joints[i].steps(self.telemetry.position[i])
                 held[servo] = max(self._least[i], min(self._most[i], here))
         return held

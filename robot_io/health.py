@@ -105,7 +105,7 @@ class Health:
 
     def strained(self, servo: int) -> bool:
         """Whether its last answer had an error bit, or its watchdog stopped it: it is not to press on."""
-        return bool(self._bits[servo]) or servo in self._bitten
+        return bool(self._bits[servo]) or self.stopped(servo)
 
     def _words(self, servo: int) -> str:
         found, missed = [], self._missed[servo]

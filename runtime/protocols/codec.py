@@ -89,15 +89,7 @@ def openpi_pack(value: Any) -> bytes:
 
 
 def _openpi_map(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        data = np.ascontiguousarray(value)
-        return {
-            b"__ndarray__": True,
-            b"data": data.tobytes(),
-            b"dtype": data.dtype.str,
-            b"shape": data.shape,
-        }
-    raise TypeError(f"{type(value).__name__} has no place in a message")
+    return {key.encode(): part for key, part in _harness_map(value).items()}
 
 
 # ---- GR00T ----
