@@ -104,8 +104,8 @@ def graphs(variant: str, folder: Path, given: dict[str, torch.Tensor], watch: Wa
     from runtime.graphs import OnnxGraph
 
     loaded = bundle.load(folder.parent / f"bundle {variant.removeprefix('onnx ')}")
-    prefix, step = (OnnxGraph(loaded.graphs[name], threads) for name in ("prefix", "step"))
-    step = watch.over("steps", step)
+    prefix = OnnxGraph(loaded.graphs["prefix"], threads)
+    step = watch.over("steps", OnnxGraph(loaded.graphs["step"], threads))
     length, steps = loaded.words_length, loaded.steps
     words = {name: np.zeros((1, length), np.int64) for name in ("ids", "mask")}
     for name, row in words.items():

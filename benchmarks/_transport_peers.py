@@ -155,7 +155,8 @@ def serve_lerobot(ready: Callable[[int], None]) -> None:
     from lerobot.transport.utils import receive_bytes_in_chunks
 
     torch.set_num_threads(1)
-    actions, waiting = torch.from_numpy(ANSWER), queue.Queue(maxsize=1)
+    actions = torch.from_numpy(ANSWER)
+    waiting: queue.Queue[Any] = queue.Queue(maxsize=1)
     stop = threading.Event()
 
     class Servicer(services_pb2_grpc.AsyncInferenceServicer):

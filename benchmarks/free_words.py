@@ -77,7 +77,7 @@ def main() -> None:
         if not row["success"]:
             print(f"{row['text']!r}: {row['plan'] or row['said'][0]}")
     can = [row for row in rows if row["means"]]
-    report = {
+    report: dict[str, Any] = {
         "machine": machine(), "policy": str(SHIPPED.name), "success": score([r["success"] for r in rows]),
         "can": score([r["success"] for r in can]),
         "cannot": score([r["success"] for r in rows if not r["means"]]),

@@ -57,7 +57,7 @@ LOOPS = ("plain", "paced", "real-time", "one more thread")
 HOG = "from runtime.child import follow\nfollow({parent})\nwhile True: pass"
 
 
-class Recorder:
+class Recorder(Ticker):
     """Another's ticks, remembered.
 
     Attributes:
@@ -65,15 +65,13 @@ class Recorder:
     """
 
     def __init__(self, ticker: Ticker) -> None:
+        super().__init__(ticker.clock, ticker.period)
         self._ticker = ticker
         self.ticks: list[tuple[float, float]] = []
 
-    @property
-    def skipped(self) -> int:
-        return self._ticker.skipped
-
     def __iter__(self) -> Iterator[tuple[float, float]]:
         for tick in self._ticker:
+            self.skipped = self._ticker.skipped
             self.ticks.append(tick)
             yield tick
 

@@ -5,8 +5,8 @@
     direct         what `takt eval` does: one process, simulated time, frames drawn when they are asked for
 
 The path runs in real time, under metal's limits and under those of the simulation. Direct simulation runs
-under both as well, as it is and with plans that are late and frames that are old. Success is the suite's,
-judged by the process of the world.
+under both as well: as it is, with plans that are late and frames that are old, and with the gripper's torque
+as an SO-101's is set. Success is the suite's, judged by the process of the world.
 
 The path needs most of a core, and what it measures is worth nothing where others take that: `--load` waits
 before an episode until the machine is quieter. Load, skipped ticks and physics left out are in the result.
@@ -38,7 +38,7 @@ from robot_io.arm import PROFILES, Arm
 from robot_io.calibration import Joint
 from robot_io.camera_options import Asked
 from robot_io.emulator import Emulator
-from robot_io.feetech import BYTE_SECONDS
+from robot_io.packets import BYTE_SECONDS
 from runtime import loop, so101
 from runtime.budget import Budget
 from runtime.client import RemotePolicy
@@ -55,21 +55,24 @@ from sim.evaluate import SHIPPED
 from sim.robot import TabletopRobot
 from sim.score import score
 from sim.statistics import mcnemar, paired
+from sim.tabletop.arm import FORCE, JOINTS
 from vla.contract import RobotSpec, TaktError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 RATE = 30.0  # ticks a second
 WAIT = 20.0  # s for an answer of the world
 SIDE = 96  # pixels
-# Of direct simulation, in ticks: until a plan is there, and since the frames were taken.
-DELAYS = ((0, 0), (1, 1), (2, 1))
+GRIPPER = JOINTS.index("gripper")
+# Of direct simulation: ticks until a plan is there, ticks since the frames were taken, and the part of its
+# torque that the gripper has; an SO-101's is set to half of it.
+DIRECT = ((0, 0, 1.0), (1, 1, 1.0), (2, 1, 1.0), (1, 1, 0.5), (2, 1, 0.5))
 
 
 class World:
     """The world behind the servos, asked from outside."""
 
     def __init__(self, folder: Path) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.REQ)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(plants.address(folder, plants.WORLD))
         self._waiting = False
@@ -253,17 +256,20 @@ def path(policy: RemotePolicy, limits: str, patience: float) -> Iterator[Whole]:
             made.world.close()
 
 
-def direct(c: Command, limits: str, late: int, old: int, seeds: list[int]) -> list[dict[str, Any]]:
+def direct(
+    c: Command, limits: str, late: int, old: int, torque: float, seeds: list[int]
+) -> list[dict[str, Any]]:
     """The same episodes in simulated time: rows with `success` and `took`.
 
     Args:
         late, old: ticks until a plan is there, and ticks since the frames were taken.
+        torque: the part of its torque that the gripper has.
     """
     # A tick is only so exact: an answer that is due with it has to be there.
     latency = parse(f"{max(0.0, late / RATE - 1e-3)}s")
     options = play.Options("tabletop", c.policy, c.split, False, latency, None, RATE)
     worker = play.Worker(options)
-    worker.robot = Limited(worker.robot, PROFILES[limits], old)
+    worker.robot = Limited(worker.robot, PROFILES[limits], old, torque)
     rows = []
     try:
         for seed in seeds:
@@ -278,15 +284,16 @@ def direct(c: Command, limits: str, late: int, old: int, seeds: list[int]) -> li
 
 
 class Limited(TabletopRobot):
-    """The simulated arm under other limits, its frames some ticks old."""
+    """The simulated arm under other limits, its frames some ticks old, its gripper not so strong."""
 
-    def __init__(self, robot: TabletopRobot, profile: Profile, old: int) -> None:
+    def __init__(self, robot: TabletopRobot, profile: Profile, old: int, torque: float) -> None:
         super().__init__(robot.world, robot.clock)
-        self._profile = profile
+        self._profile, self._torque = profile, torque
         self._kept: deque[dict[str, np.ndarray]] = deque(maxlen=old + 1)
 
     def reset(self, layout: Any, task: Any) -> None:
         super().reset(layout, task)
+        self.world.model.actuator_forcerange[GRIPPER] = self._torque * FORCE * np.array([-1.0, 1.0])
         self._kept.clear()
 
     def read(self) -> Any:
@@ -351,9 +358,9 @@ class Command:
             report["path"] = jsonlib.loads(self.again.read_text())["path"]
         for limits, found in report["path"].items():
             played = [e["seed"] for e in found["episodes"]]
-            for late, old in DELAYS:
-                name = f"{limits}, plans {late} ticks late, frames {old} old"
-                rows = direct(self, limits, late, old, played)
+            for late, old, torque in DIRECT:
+                name = f"{limits}, plans {late} ticks late, frames {old} old, gripper {torque:.0%}"
+                rows = direct(self, limits, late, old, torque, played)
                 report["direct"][name] = self._scored(rows)
                 report["paired"][f"direct ({name}) to path"] = against(rows, found["episodes"])
                 self._write(report)

@@ -233,12 +233,14 @@ def torch_chunk(bundle: Path, checkpoint: Path, threads: int, compiled: bool) ->
     torch.set_num_threads(threads)
     policy = bundles.load(bundle)
     model = train.load(checkpoint).eval()
-    prefix, step = model.prefix, model.step
+    prefix: Any = model.prefix
+    step: Any = model.step
     if compiled:
         prefix, step = (torch.compile(f, dynamic=False) for f in (prefix, step))
     tokens, mask = (torch.from_numpy(a) for a in words(bundle))
     shape = (1, policy.spec.chunk_length, policy.spec.actions.size)
-    kept, keep = torch.zeros(shape), torch.zeros(shape[:2])
+    kept: Any = torch.zeros(shape)
+    keep: Any = torch.zeros(shape[:2])
     times = {i / policy.steps: torch.tensor([i / policy.steps]) for i in range(policy.steps)}
     dt = torch.tensor([1.0 / policy.steps])
 

@@ -54,7 +54,7 @@ class Command:
         if min(self.steps, self.rounds, *self.views) < 1:
             raise TaktError("--views, --steps and --rounds are at least 1")
         name = torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
-        report = {
+        report: dict[str, Any] = {
             "machine": machine() | {"device": name, "torch": torch.__version__},
             "policy": f"pi0, {self.size} size, random weights, bfloat16",
             "steps": self.steps,
@@ -114,7 +114,8 @@ class Command:
         return {**floor, "variants": variants}
 
     def _graphed(self, model: Any, inputs: list[Tensor], views: int) -> Graphed:
-        return Graphed(model, inputs[:views], *inputs[views : views + 4], steps=self.steps)
+        present, state, ids, mask = inputs[views : views + 4]
+        return Graphed(model, inputs[:views], present, state, ids, mask, steps=self.steps)
 
     def _inputs(self, model: pi0.Pi0) -> list[Tensor]:
         c, g = model.config, torch.Generator().manual_seed(1)

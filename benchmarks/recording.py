@@ -108,7 +108,8 @@ def beat(
     seconds: float, films: list[dict[str, np.ndarray]], size: int, recorder: Recorder | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """So long at the beat: each tick's lateness, its handing over, what that computed; the most at risk."""
-    late, put, own, risk = [], [], [], 0.0
+    late, put, own = list[float](), list[float](), list[float]()
+    risk = 0.0
     clock = MonotonicClock()
     end = clock.now() + seconds
     for scheduled, now in Ticker(clock, 1.0 / RATE):

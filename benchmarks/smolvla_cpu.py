@@ -165,7 +165,7 @@ class Worker:
 
     def __init__(self, name: str, folder: Path, threads: int, lerobot: Path) -> None:
         python = lerobot if name == PEER else Path(sys.executable)
-        command = [python, "-W", "ignore", WORKER, name, folder, str(threads)]
+        command = [str(each) for each in (python, "-W", "ignore", WORKER, name, folder, threads)]
         self.name, self.rows = name, list[dict[str, float]]()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,

@@ -125,7 +125,7 @@ class Command:
                     taken[name].append(ticks(budget, BLOCK))
         us = {name: summary(np.concatenate(blocks) * 1e6) for name, blocks in taken.items()}
         cost = us["recording"]["mean"] - us["silent"]["mean"]
-        report = {
+        report: dict[str, Any] = {
             "machine": machine(),
             "ticks": self.ticks,
             "chunk": f"one in {EVERY} ticks, of {STEPS} steps",

@@ -13,6 +13,7 @@ import json
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from free_words import SEED, said  # benchmarks/free_words.py
 
@@ -63,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     made = voice.decoder(SKILLS)
     w = Worker(Options("tabletop", str(SHIPPED), "seen", False, parse("0ms"), None, 30.0))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, (text, wanted) in enumerate(SPOKEN):
         heard = " ".join(spoken(text, made))
         row = said(w, SEED + 1000 + i, heard, wanted)
@@ -72,7 +73,7 @@ def main() -> None:
         if not (meant and row["success"]):
             print(f"{text!r} -> {heard!r}: {row['plan'] or row['said'][0]}")
     words = [{"spoken": text, "heard": " ".join(spoken(text, made))} for text in WORDS]
-    report = {
+    report: dict[str, Any] = {
         "machine": machine(), "voice": VOICE, "words": words,
         "exact": score([row["exact"] for row in rows]), "meant": score([row["meant"] for row in rows]),
         "success": score([row["success"] for row in rows]), "sentences": rows,

@@ -13,7 +13,8 @@ import json as jsonlib
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,12 @@ from vla import train_data
 from vla.contract import TaktError
 
 MIXED_EPISODES = 40  # of each candidate of --mixed, where nothing else is said
+# What a bundle has in it already, and what is asked only where bits are saved.
+_MAKING = (
+    "steps", "noise", "replan", "joining", "beta", "frames", "dynamic_batch", "candidates", "critic", "fused",
+    "encoder", "words_from",
+)  # fmt: skip
+_GATED = ("keep", "observations", "tries", "episodes", "tolerance")
 
 
 @dataclass
@@ -125,6 +132,10 @@ class Command:
             raise TaktError(
                 f"{self.checkpoint} is a bundle in {name}: one in fp32 can be had in another precision"
             )
+        if said := self._said(_MAKING):
+            raise TaktError(
+                f"{said} is for a checkpoint: {self.checkpoint} is a bundle, which is made already"
+            )
         shutil.copytree(self.checkpoint, plain)
         return {k: float(v) for k, v in made_of.get("tolerances", {}).items()} or {"prefix": 0.0}
 
@@ -177,6 +188,14 @@ class Command:
         said += [f"  {group}: {kind}, alone {choice.alone[group]:.1e}" for group, kind in bits.items()]
         return staged, {**report, "said": said}
 
+    def _said(self, names: Iterable[str]) -> str:
+        """The first of these flags that is not what it is by default; "" where all are."""
+        usual = {each.name: each.default for each in fields(self)}
+        for name in names:
+            if (value := getattr(self, name)) != usual[name]:
+                return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        return ""
+
     def _how(self) -> quantise.How:
         return quantise.How(self.precision, self.static or self.precision == "fp8", not self.per_tensor)
 
@@ -211,6 +230,8 @@ class Command:
             raise TaktError("--per-tensor is for --static")
         if self.mixed and self.precision in ("fp32", "fp16"):
             raise TaktError("--mixed is for fewer bits by groups of layers: say --precision int8 as well")
+        if self.precision == "fp32" and (said := self._said(_GATED)):
+            raise TaktError(f"{said} is for fewer bits than fp32's: say --precision as well")
         if self.precision == "fp16" and self.keep != quantise.KEEP:
             raise TaktError("--keep is not for fp16, which all of a graph is in but what has to be fp32")
         if self.out.resolve() == self.checkpoint.resolve():

@@ -209,7 +209,9 @@ class Gate:
         return {
             "suite": "tabletop", "seeds": after["seeds"], "n": len(one), "k_fp32": sum(one), "k": sum(two),
             "difference": difference, "ci95": [low, high], "mcnemar_p": mcnemar(one, two),
-            "jerk_fp32": before["jerk"], "jerk": after["jerk"], "jerk_ratio": after["jerk"] / before["jerk"],
+            "jerk_fp32": before["jerk"], "jerk": after["jerk"],
+            # Of a reference that never moves any jerk at all is too much.
+            "jerk_ratio": after["jerk"] / max(before["jerk"], 1e-9) if after["jerk"] else 1.0,
         }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_io import calibration as files
-from robot_io import camera_options, connect
+from robot_io import camera_options, connect, grip
 from robot_io.bodies import SO101, Body
 from robot_io.bus import PATIENCE, Bus, Traffic, attempt, seconds_of
 from robot_io.calibration import Calibration, Joint
@@ -40,7 +40,7 @@ from robot_io.packets import Answer
 from robot_io.park import park
 from robot_io.plants import FRAMES, address
 from robot_io.port import Port, PortGone
-from robot_io.registers import pick
+from robot_io.registers import TORQUE_LIMIT, pick
 from robot_io.telemetry import Telemetry
 from runtime.safety import shrunk
 from runtime.so101 import METAL, Profile
@@ -166,6 +166,7 @@ class Arm:
     def _begin(self) -> None:
         now = time.monotonic()
         self._health = Health(connect.names(self._calibration), self.found.rated, self.body.family)
+        self._grip = grip.of(self.body, self.found.rated)
         self._gone = ""
         self._on, self._turn = False, 0
         self.traffic = Traffic()
@@ -225,6 +226,8 @@ class Arm:
 
     def _send(self) -> None:
         self._bus.sync_write(self.body.family.goal, self._goals)
+        if self._grip is not None and (due := self._grip.due()):
+            self._bus.sync_write(TORQUE_LIMIT, due)
         if self._asleep:
             self._wake(self._asleep)
 
@@ -250,6 +253,8 @@ class Arm:
                 self._health.heard(servo, bits[servo])
                 self.telemetry.keep(i, answer.data, bits[servo], now)
                 self._health.felt(servo, *self.telemetry.strain(i), now)
+                if self._grip is not None and servo == self._grip.servo:
+                    self._grip.felt(*self.telemetry.strain(i)[1:], now)
             else:
                 self._health.missed(servo, now)
         self._turn = (self._turn + 1) % len(self._ids)
@@ -293,6 +298,7 @@ class Arm:
                 why = "" if self._end != "park" else self._park(exc[0])
             except BaseException as error:  # nothing comes before the servos
                 why = str(error) or type(error).__name__
+            attempt(self._ease)
             off = self._end == "off" or (self._end == "park" and not why)
             outcome = self._bus.safe(self._ids, None if off else self._holding())
             self._tell(off, why, outcome)
@@ -303,6 +309,12 @@ class Arm:
         if family.watchdog is not None and not self._gone:
             for servo, answer in self._bus.read(self._ids, *family.audit).items():
                 self._health.watchdog(servo, pick(family.watchdog, answer.data, family.audit[0]))
+        return ""
+
+    def _ease(self) -> str:
+        """From now on nobody looks how long the gripper presses."""
+        if self._grip is not None and not self._gone:
+            self._bus.sync_write(TORQUE_LIMIT, self._grip.rest())
         return ""
 
     def _park(self, failed: object) -> str:

@@ -115,8 +115,8 @@ def switch_on(bus: Bus, arm: Calibration, found: Found, body: Body = SO101) -> N
     A servo goes for whatever goal it holds when it is switched on. So the goal is written and read back
     first. One that is on already keeps its goal, lest it sink; what another program left in its RAM is set
     as for the others, and a watchdog of its that has bitten is let rest.
-    A gripper presses for as long as it holds something: it gets what torque it may give for ever, a little
-    less than what it calls overload.
+    A gripper begins with the torque that it may give for ever, a little less than what it calls overload:
+    it may have to hold something for as long.
 
     Raises:
         TaktError: a servo does not take it; those before it are on.
@@ -148,10 +148,12 @@ def _grip(body: Body, rated: Rated) -> Mapping[r.Register, int]:
 
 def _rated(table: bytes, body: Body, joint: str) -> Rated:
     """What a servo's own settings allow, or where it has none, its model."""
-    heat, load = (body.family.table.get(name) for name in ("max_temperature", "overload"))
+    names = ("max_temperature", "overload", "max_torque")
+    heat, load, most = (body.family.table.get(name) for name in names)
     return Rated(
         Rated.heat if heat is None else heat.si(r.pick(heat, table, 0)),
         body.model(joint).overload if load is None else load.si(r.pick(load, table, 0)),
+        Rated.most if most is None else most.si(r.pick(most, table, 0)),
     )
 
 

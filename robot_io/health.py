@@ -26,10 +26,11 @@ RELIEF = 1.0  # s without it until it is as fast as before
 
 @dataclass(frozen=True)
 class Rated:
-    """What a servo's own settings allow: °C, and the part of its torque that is overload."""
+    """What a servo's own settings allow: °C, the part of its torque that is overload, and the most of it."""
 
     heat: float = 70.0
     load: float = 0.8
+    most: float = 1.0
 
 
 class Health:
@@ -67,7 +68,7 @@ class Health:
         """How hot a servo is, °C, what part of its torque it gives, -1 to 1, and how fast it turns, rad/s."""
         self._heat[servo] = heat
         since = self._strained[servo]
-        # A gripper may give just that.
+        # A gripper may give just that, see `grip`.
         if abs(load) <= NEARLY * self._rated[servo].load + 1e-3 or abs(speed) > STANDS:
             self._strained[servo] = None
         elif since is None:

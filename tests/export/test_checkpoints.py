@@ -181,9 +181,10 @@ def test_actions_relative_to_the_state_come_out_absolute(kind: str, tmp_path: Pa
     names = ["shoulder.pos", "elbow.pos", "wrist.pos", "gripper.pos", "base.pos", "head.pos"]
     test_processors.relative(folder, action_names=names)
     (folder / "takt.json").write_text(json.dumps({"steps": 2}))
-    flags = ["--steps", "2", "--no-dynamic-batch", "--samples", "3", "--tolerance", "0.05"]
-    assert frontdoor.main(["export", str(folder), str(tmp_path / "fp32"), *flags, "--fused"]) == 0
-    args = [str(tmp_path / "fp32"), str(tmp_path / "int8"), "--precision", "int8", *flags[3:]]
+    flags = ["--steps", "2", "--no-dynamic-batch", "--fused"]
+    assert frontdoor.main(["export", str(folder), str(tmp_path / "fp32"), *flags]) == 0
+    args = [str(tmp_path / "fp32"), str(tmp_path / "int8"), "--precision", "int8"]
+    args += ["--samples", "3", "--tolerance", "0.05"]
     assert frontdoor.main(["export", *args]) == 0
     source = checkpoint.open_folder(str(folder))
     whole, few = (bundle.load(tmp_path / name) for name in ("fp32", "int8"))

@@ -140,6 +140,9 @@ def test_the_command_writes_which_groups_have_which_bits_and_why(
     [
         (["--mixed"], "--mixed is for fewer bits"),
         (["--mixed", "--precision", "int8", "--tries", "0"], "--tries"),
+        (["--tolerance", "0.1"], "--tolerance is for fewer bits"),
+        (["--precision", "int8", "--steps", "2"], "--steps is for a checkpoint"),
+        (["--precision", "int8", "--no-dynamic-batch"], "--no-dynamic-batch is for a checkpoint"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(
