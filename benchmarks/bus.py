@@ -2,9 +2,9 @@
 
 Of an SO-101 (Feetech's STS servos) and of a Koch (Dynamixel's X series). The servos are emulated, in a
 process of their own on a pseudo-terminal, and answer at a line's 10 us a byte; adapters and USB add to that
-on metal. LeRobot's bus is measured where it is installed (lerobot, feetech-servo-sdk and dynamixel-sdk), in
-the same run, against the same servos: as it drives an arm, positions alone, and with the same telemetry as
-ours.
+on metal. LeRobot's bus is measured where it is installed (`make parity`, or lerobot, feetech-servo-sdk and
+dynamixel-sdk), in the same run, against the same servos: as it drives an arm, positions alone, and with the
+same telemetry as ours.
 
     python benchmarks/bus.py
 """
@@ -33,6 +33,9 @@ from runtime.realtime import without_collections
 from vla.contract import TaktError
 
 RESULTS = Path(__file__).resolve().parent / "results"
+# Where `make parity` puts LeRobot; last on the path, so that everything else is this environment's.
+PARITY = RESULTS.parent.parent / ".venv-parity/lib"
+sys.path += map(str, PARITY.glob(f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"))
 PERIOD = 0.02  # s between cycles: a bus that is not idle in between is no control loop's
 # Robot -> what LeRobot is asked for to know as much as we do, the SDK that it wants, and bytes of our cycle:
 # all telemetry of all servos, one servo's audit, the goals.

@@ -11,6 +11,16 @@ import zmq
 
 from vla.contract import TaktError
 
+# How a listening socket learns that a peer has gone. Not by heartbeats of its own: libzmq (to 4.3.5) aborts
+# its whole process when one is due to a peer that went while its queue was full (stream_engine_base.cpp,
+# `!_io_error`). Peers that send heartbeats, with a time to live, are found by those, the rest by TCP.
+LISTENING = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 2,  # s
+    zmq.TCP_KEEPALIVE_INTVL: 1,  # s
+    zmq.TCP_KEEPALIVE_CNT: 3,
+}
+
 
 def readable(sock: zmq.Socket[Any]) -> bool:
     """Whether a message is there. Asking is cheap; an exception for every time there is none is not."""

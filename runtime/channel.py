@@ -106,9 +106,11 @@ class Channel:
     def _connect(self, address: str, keys: Path | None) -> zmq.Socket[bytes]:
         sock = self._context.socket(zmq.DEALER)
         # IMMEDIATE: a request to a dead server fails now and is not delivered, stale, to the next one.
-        options = {zmq.LINGER: 0, zmq.IMMEDIATE: 1, zmq.SNDHWM: 2, zmq.RCVHWM: 8, zmq.IPV6: 1}
+        # RCVHWM: a server says no more than it is asked; room for all of it, as `bind.LISTENING` has it.
+        options = {zmq.LINGER: 0, zmq.IMMEDIATE: 1, zmq.SNDHWM: 2, zmq.RCVHWM: 1000, zmq.IPV6: 1}
         options |= {zmq.MAXMSGSIZE: wire.MAX_ANSWER, zmq.RECONNECT_IVL: 20, zmq.RECONNECT_IVL_MAX: 500}
         options |= {zmq.HEARTBEAT_IVL: wire.HEARTBEAT, zmq.HEARTBEAT_TIMEOUT: wire.HEARTBEAT_TIMEOUT}
+        options |= {zmq.HEARTBEAT_TTL: wire.HEARTBEAT_TIMEOUT}
         for option, value in options.items():
             sock.setsockopt(option, value)
         if keys is not None:

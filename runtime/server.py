@@ -20,7 +20,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from runtime import wire
-from runtime.bind import check_bind, readable, refuse_live
+from runtime.bind import LISTENING, check_bind, readable, refuse_live
 from runtime.desk import Desk, Late
 from runtime.gate import Gate
 from runtime.sessions import Refused, Session, Sessions
@@ -29,6 +29,10 @@ from vla.contract import ActionChunk, Policy, Request, TaktError
 _DRAIN = 64  # messages taken before answers are sent, so that a flood cannot stop them
 _TURN = 1000  # ms between looks at whether it is over
 _GRACE = 2.0  # s that closing waits for the network thread
+OPTIONS = {
+    **LISTENING, zmq.LINGER: 0, zmq.MAXMSGSIZE: wire.MAX_BYTES, zmq.RCVHWM: 4, zmq.SNDHWM: 32, zmq.IPV6: 1,
+    zmq.ROUTER_MANDATORY: 1,
+}  # fmt: skip
 _HANDSHAKES = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 
 
@@ -252,10 +256,7 @@ class Server:
 
     def _bound(self, bind: str) -> zmq.Socket[bytes]:
         sock = self._context.socket(zmq.ROUTER)
-        options = {zmq.LINGER: 0, zmq.MAXMSGSIZE: wire.MAX_BYTES, zmq.RCVHWM: 4, zmq.SNDHWM: 32, zmq.IPV6: 1}
-        options |= {zmq.HEARTBEAT_IVL: wire.HEARTBEAT, zmq.HEARTBEAT_TIMEOUT: wire.HEARTBEAT_TIMEOUT}
-        options |= {zmq.ROUTER_MANDATORY: 1}
-        for option, value in options.items():
+        for option, value in OPTIONS.items():
             sock.setsockopt(option, value)
         if self._gate is not None:
             self._gate.guard(sock)

@@ -30,6 +30,7 @@ from typing import Any
 
 import zmq
 
+from runtime.bind import LISTENING
 from runtime.desk import Desk
 from runtime.fields import WireError
 from runtime.protocols import codec, front, gr00t_format
@@ -40,10 +41,10 @@ from vla.contract import ActionChunk, Request, TaktError
 _SESSIONS = 256  # remembered; the one that asked last longest ago is forgotten
 _DRAIN = 16  # messages taken before answers are sent, so that a flood cannot stop them
 _LINGER = 200  # ms the last answers have to leave
-_HEARTBEAT = {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 5000}  # ms; gone peers are forgotten
 # A REQ client has one message under way. ZeroMQ learns only now and then, and not while messages are drained,
 # that a client took its answers: with room for no more than _DRAIN of them it dropped one in 50 000.
 _QUEUE = {zmq.RCVHWM: 2, zmq.SNDHWM: 4 * _DRAIN}
+OPTIONS = {**LISTENING, **_QUEUE, zmq.MAXMSGSIZE: codec.MAX_BYTES, zmq.IPV6: 1}
 
 
 @dataclass
@@ -259,7 +260,7 @@ class Front:
 
 def _bound(context: zmq.Context[zmq.Socket[bytes]], bind: str, where: str) -> zmq.Socket[bytes]:
     sock = context.socket(zmq.ROUTER)
-    for option, value in {zmq.MAXMSGSIZE: codec.MAX_BYTES, zmq.IPV6: 1, **_QUEUE, **_HEARTBEAT}.items():
+    for option, value in OPTIONS.items():
         sock.setsockopt(option, value)
     try:
         sock.bind(where)
