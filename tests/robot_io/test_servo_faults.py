@@ -91,7 +91,7 @@ def test_a_bad_line_costs_a_retry_and_never_makes_a_wrong_pose(
             # The feedback, the audit of one servo, a packet of goals; each that is asked at most once more.
             # Of servos that wait for one another those behind one that was lost are, for as long as one is.
             more = 0 if driven.arm.body.family.alert == 0 else 4
-            assert traffic.requests <= 5 + more and traffic.retries <= 2
+            assert traffic.requests <= 6 + more and traffic.retries <= 2
             retried += traffic.retries + traffic.noise
         arm.fail()
         driven.run(5)
