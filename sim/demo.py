@@ -37,6 +37,9 @@ from vla.contract import Observation, TaktError, check_match
 RATE = 30.0  # ticks a second
 LOOK = 0.5  # s that the world may take to come to rest when all is said to be done
 INSTRUCTION = "put the red cube in the blue bowl"
+# A table with things to tell apart, on which late answers do little harm: the first look is often on a
+# machine that is busy, installing for one. Answers 150 and 300 ms late at the median: 10 of 12, table 1: 5.
+TABLE = 4
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Command:
     """A bundle's folder, or the address of a server: tcp://HOST:PORT."""
     other: tuple[str, ...] = ()
     """Further policies, to be chosen on the page: a bundle of another precision, a server's address."""
-    seed: int = 1
+    seed: int = TABLE
     """Which table."""
     bind: str = BIND
     """Where the page is served, HOST:PORT; places that other machines reach need --token."""

@@ -29,16 +29,21 @@ class Child:
         self._handle = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
-        return 0 if select.select([self._handle], [], [], 0.0)[0] else None
+        return 0 if self._over(0.0) else None
 
     def wait(self, seconds: float) -> None:
-        if not select.select([self._handle], [], [], seconds)[0]:
+        if not self._over(seconds):
             raise subprocess.TimeoutExpired("recorder", seconds)
 
     def terminate(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
-    def close(self) -> None:
+    def _over(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._handle, select.POLLIN)
+        return bool(poll.poll(1000.0 * seconds))
+
+    def __del__(self) -> None:  # a Recorder knows no more of its process than Popen has
         os.close(self._handle)
 
 
