@@ -11,10 +11,13 @@ import zmq
 
 from vla.contract import TaktError
 
-# How a listening socket learns that a peer has gone. Not by heartbeats of its own: libzmq (to 4.3.5) aborts
-# its whole process when one is due to a peer that went while its queue was full (stream_engine_base.cpp,
-# `!_io_error`). Peers that send heartbeats, with a time to live, are found by those, the rest by TCP.
+# No socket of ours has ZeroMQ's heartbeats: libzmq (to 4.3.5) aborts its whole process when one is to be sent
+# or answered to a peer that went while its queue was full (stream_engine_base.cpp, `!_io_error`), as a server
+# meets it that was suspended for half a second. Dead machines and cut cables are found by TCP instead: ms
+# that what was sent may be unacknowledged, and probes for who is silent.
+SPEAKING = {zmq.TCP_MAXRT: 1000}
 LISTENING = {
+    zmq.TCP_MAXRT: 5000,
     zmq.TCP_KEEPALIVE: 1,
     zmq.TCP_KEEPALIVE_IDLE: 2,  # s
     zmq.TCP_KEEPALIVE_INTVL: 1,  # s

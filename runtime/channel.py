@@ -9,7 +9,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from runtime import keys as key_files
 from runtime import wire
-from runtime.bind import readable
+from runtime.bind import SPEAKING, readable
 from vla.contract import TaktError
 
 _LARGE = 512 << 10  # bytes from which a message is written in place
@@ -106,11 +106,9 @@ class Channel:
     def _connect(self, address: str, keys: Path | None) -> zmq.Socket[bytes]:
         sock = self._context.socket(zmq.DEALER)
         # IMMEDIATE: a request to a dead server fails now and is not delivered, stale, to the next one.
-        # RCVHWM: a server says no more than it is asked; room for all of it, as `bind.LISTENING` has it.
-        options = {zmq.LINGER: 0, zmq.IMMEDIATE: 1, zmq.SNDHWM: 2, zmq.RCVHWM: 1000, zmq.IPV6: 1}
+        # No heartbeats, as `bind.SPEAKING` says: a silent server is found by the pings of the protocol.
+        options = {**SPEAKING, zmq.LINGER: 0, zmq.IMMEDIATE: 1, zmq.SNDHWM: 2, zmq.RCVHWM: 8, zmq.IPV6: 1}
         options |= {zmq.MAXMSGSIZE: wire.MAX_ANSWER, zmq.RECONNECT_IVL: 20, zmq.RECONNECT_IVL_MAX: 500}
-        options |= {zmq.HEARTBEAT_IVL: wire.HEARTBEAT, zmq.HEARTBEAT_TIMEOUT: wire.HEARTBEAT_TIMEOUT}
-        options |= {zmq.HEARTBEAT_TTL: wire.HEARTBEAT_TIMEOUT}
         for option, value in options.items():
             sock.setsockopt(option, value)
         if keys is not None:

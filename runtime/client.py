@@ -108,8 +108,11 @@ class RemotePolicy:
     def link_up(self) -> bool:
         """False when the connection is down, or nothing came back for `dead` s although we asked."""
         self._channel.watch()
-        silent = self._unanswered is not None and self._clock() - self._unanswered > self._dead
-        return self._channel.up and not silent
+        return self._channel.up and not self._unheard
+
+    @property
+    def _unheard(self) -> bool:
+        return self._unanswered is not None and self._clock() - self._unanswered > self._dead
 
     def __enter__(self) -> RemotePolicy:
         return self
@@ -155,7 +158,7 @@ class RemotePolicy:
     def submit(
         self, observation: Observation, prefix: Prefix | None = None, deadline: float | None = None
     ) -> bool:
-        """Send a request without waiting; False when there is no server to send it to.
+        """Send a request without waiting; False when there is no server to send it to, or it is silent.
 
         Raises:
             TaktError: the observation is too large, or this client only observes.
@@ -163,8 +166,8 @@ class RemotePolicy:
         if self._role != "command":
             raise TaktError(f"this client observes {self._robot!r} and may not ask")
         self._tend()
-        if self._session is None or self._digest is None:
-            return False
+        if self._session is None or self._digest is None or self._unheard:
+            return False  # what a stopped server would find when it goes on is stale
         ids = (self._digest, self._session, self._next, self._seed, self._call)
         now = self._clock()
         if not self._send(wire.Infer(*ids, observation, prefix, deadline, self._tells)):

@@ -41,8 +41,6 @@ from vla.contract import ActionChunk, Observation, PolicySpec, Prefix
 VERSION = 2
 MAX_BYTES = 64 << 20
 MAX_ANSWER = 1 << 20  # bytes of what a server sends; it has no frames, and the control loop reads it
-HEARTBEAT = 100  # ms between the transport's heartbeats
-HEARTBEAT_TIMEOUT = 300  # ms after which a silent peer counts as gone
 LEASE = 1.0  # s of silence after which another commander may take a robot
 CODES = ("session", "lease", "late", "busy", "spec", "refused", "failed")
 ROLES = ("command", "observe")

@@ -619,7 +619,7 @@ def test_the_loop_goes_on_with_a_server_that_was_restarted(folder: Path, tmp_pat
 
 
 def test_a_server_that_was_stopped_is_noticed_and_gone_on_with(folder: Path) -> None:
-    """Its kernel keeps the connection; the transport's heartbeats do not come back."""
+    """Its kernel keeps the connection; it answers no pings."""
     with spawn(folder) as (address, child), RemotePolicy(address, robot="arm") as remote:
         remote.infer(fakes.observation(SPEC))
         child.send_signal(signal.SIGSTOP)

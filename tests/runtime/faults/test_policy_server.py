@@ -96,8 +96,11 @@ def test_a_server_that_is_stopped_is_a_hold_until_it_goes_on(body: Body) -> None
         def go_on() -> None:
             child.send_signal(signal.SIGCONT)
 
+        def noticed(made: Drive) -> bool:
+            return made.ended(10, target=False) and not made.last.link_up
+
         try:
-            made = drive(body, policy, script(then(acting(20), halt), then(holding(10), go_on), acting(10)))
+            made = drive(body, policy, script(then(acting(20), halt), then(noticed, go_on), acting(10)))
         finally:
             go_on()
     check_timed(made.ticks)
