@@ -200,7 +200,7 @@ def export(folder: Path) -> None:
         out = folder.parent / f"bundle {name}"
         if not out.is_dir():
             source = folder if name == "fp32" else folder.parent / "bundle fp32"
-            more = ["--no-dynamic-batch", "--tolerance", "1", *flags] if flags else ["--no-dynamic-batch"]
+            more = ["--tolerance", "1", *flags] if flags else ["--no-dynamic-batch"]
             run([sys.executable, "-m", "vla", "export", source, out, "--samples", "2", *more])
 
 

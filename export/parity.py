@@ -210,9 +210,13 @@ class Gate:
             "suite": "tabletop", "seeds": after["seeds"], "n": len(one), "k_fp32": sum(one), "k": sum(two),
             "difference": difference, "ci95": [low, high], "mcnemar_p": mcnemar(one, two),
             "jerk_fp32": before["jerk"], "jerk": after["jerk"],
-            # Of a reference that never moves any jerk at all is too much.
-            "jerk_ratio": after["jerk"] / max(before["jerk"], 1e-9) if after["jerk"] else 1.0,
+            "jerk_ratio": _ratio(after["jerk"], before["jerk"]),
         }  # fmt: skip
+
+
+def _ratio(after: float, before: float) -> float:
+    """Of jerks. Where the reference never moves, any at all is too much."""
+    return 1.0 if after == before else after / max(before, 1e-9)
 
 
 class _Listening:

@@ -28,7 +28,7 @@ import numpy as np
 
 from robot_io import calibration as files
 from robot_io import camera_options, connect, grip
-from robot_io.bodies import SO101, Body
+from robot_io.bodies import GRIPPER, SO101, Body
 from robot_io.bus import PATIENCE, Bus, Traffic, attempt, seconds_of
 from robot_io.calibration import Calibration, Joint
 from robot_io.camera import Cameras, Looked
@@ -166,7 +166,7 @@ class Arm:
     def _begin(self) -> None:
         now = time.monotonic()
         self._health = Health(connect.names(self._calibration), self.found.rated, self.body.family)
-        self._grip = grip.of(self.body, self.found.rated)
+        self._grip = grip.of(self.body, self._calibration[GRIPPER].id, self.found.rated)
         self._gone = ""
         self._on, self._turn = False, 0
         self.traffic = Traffic()
@@ -257,6 +257,8 @@ class Arm:
                     self._grip.felt(*self.telemetry.strain(i)[1:], now)
             else:
                 self._health.missed(servo, now)
+                if self._grip is not None and servo == self._grip.servo:
+                    self._grip.missed(now)
         self._turn = (self._turn + 1) % len(self._ids)
         if self._on and self._ids[self._turn] in answers:
             self._audit(self._ids[self._turn])
@@ -298,9 +300,11 @@ class Arm:
                 why = "" if self._end != "park" else self._park(exc[0])
             except BaseException as error:  # nothing comes before the servos
                 why = str(error) or type(error).__name__
-            attempt(self._ease)
             off = self._end == "off" or (self._end == "park" and not why)
+            left = attempt(self._ease)
             outcome = self._bus.safe(self._ids, None if off else self._holding())
+            if left and not off and self._grip is not None:
+                outcome[self._grip.servo] = outcome[self._grip.servo] or f"it may press too hard: {left}"
             self._tell(off, why, outcome)
 
     def _look_at_watchdogs(self) -> str:
@@ -312,9 +316,13 @@ class Arm:
         return ""
 
     def _ease(self) -> str:
-        """From now on nobody looks how long the gripper presses."""
-        if self._grip is not None and not self._gone:
-            self._bus.sync_write(TORQUE_LIMIT, self._grip.rest())
+        """From now on nobody looks how long the gripper presses; what went wrong, "" when nothing did."""
+        if self._grip is None:
+            return ""
+        for servo, value in self._grip.rest().items():
+            self._bus.write(servo, TORQUE_LIMIT, value)
+            if (seen := self._bus.value(servo, TORQUE_LIMIT)) != value:
+                return f"{TORQUE_LIMIT.name} is {seen}, not {value}"
         return ""
 
     def _park(self, failed: object) -> str:

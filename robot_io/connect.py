@@ -132,7 +132,7 @@ def switch_on(bus: Bus, arm: Calibration, found: Found, body: Body = SO101) -> N
         wanted += [(family.goal, found.goals[servo])] if on else [(family.goal, found.steps[servo])]
         wanted += [] if on else [(family.torque, r.ON)]
         if on and family.watchdog is None:
-            wanted = []
+            wanted = list(grip.items())
         for register, value in wanted:
             bus.write(servo, register, value)
             if bus.value(servo, register) != value:

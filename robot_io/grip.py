@@ -15,9 +15,10 @@ from robot_io.health import NEARLY, STRAIN, Rated
 from robot_io.registers import TORQUE_LIMIT
 
 PRESSES = 0.6 * STRAIN  # s of strain while it stands: before the arm would slow down for it
-TRAVELS = 0.8  # s of strain in any case: a whole stroke; an STS3215 protects itself after 2 s
+TRAVELS = 1.3  # s of strain in any case: more than a whole stroke; an STS3215 protects itself after 2 s
 STANDS = 0.2  # rad/s
 EASED = 0.5  # of what it may give for ever; with less than that it presses no longer
+EASES = 2  # answers in a row that say so
 REPEAT = 6  # cycles after which it is told again, as nobody answers
 
 
@@ -33,8 +34,10 @@ class Grip:
     def __init__(self, servo: int, rated: Rated) -> None:
         self.servo = servo
         self.lasting, self.most = NEARLY * rated.load, rated.most
-        self.pressing = False
+        self.pressing = True  # it may hold something: what it was switched on with is told first
         self._side = 0.0  # the load with which it pressed
+        self._eased = 0  # answers in a row that say that it does no longer
+        self._heard: float | None = None  # when it said something, s
         self._strained: float | None = None  # since when, s
         self._stood: float | None = None  # since when it has not even moved for it, s
         self._cycle = 0
@@ -42,8 +45,11 @@ class Grip:
 
     def felt(self, load: float, speed: float, now: float) -> None:
         """What part of its torque it gives, -1 to 1, and how fast it turns, rad/s."""
+        self._heard = now
         if self.pressing:
-            if load * self._side < EASED * self.lasting * abs(self._side):
+            eased = abs(load) < EASED * self.lasting or load * self._side < 0.0
+            self._eased = self._eased + 1 if eased else 0
+            if self._eased >= EASES:
                 self.pressing, self._strained, self._stood = False, None, None
             return
         if abs(load) <= self.lasting + 1e-3:
@@ -53,7 +59,12 @@ class Grip:
         self._stood = None if abs(speed) > STANDS else now if self._stood is None else self._stood
         stood = 0.0 if self._stood is None else now - self._stood
         if stood >= PRESSES or now - self._strained >= TRAVELS:
-            self.pressing, self._side = True, load
+            self.pressing, self._side, self._eased = True, load, 0
+
+    def missed(self, now: float) -> None:
+        """It did not answer: after a while nobody knows how long it has pressed."""
+        if self._heard is None or now - self._heard >= PRESSES:
+            self.pressing, self._eased = True, 0
 
     def due(self) -> dict[int, int]:
         """What is to be written into its torque limit in this cycle, if anything: servo -> raw value."""
@@ -69,11 +80,10 @@ class Grip:
         return {self.servo: TORQUE_LIMIT.raw(self.lasting)}
 
 
-def of(body: Body, rated: Mapping[int, Rated]) -> Grip | None:
-    """The grip of an arm whose gripper may give more for a moment than for ever; None where it may not, or
-    has a register of its own for that.
+def of(body: Body, servo: int, rated: Mapping[int, Rated]) -> Grip | None:
+    """The grip of an arm whose gripper, that servo, may give more for a moment than for ever; None where it
+    may not, or has a register of its own for that.
     """
-    servo = body.ids[GRIPPER]
     if body.model(GRIPPER).grip or TORQUE_LIMIT.name not in body.family.table:
         return None
     made = Grip(servo, rated[servo])

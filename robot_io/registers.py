@@ -104,7 +104,8 @@ TORQUE_LIMIT = Register("torque_limit", 48, 2, unit="1", scale=1e-3, highest=100
 LOCK = Register("lock", 55, highest=1)
 
 POSITION = Register("position", 56, 2, sign=15, unit="rad", scale=RAD)
-# Vendor tables and users disagree whether one step is 1 or 50 steps/s; nothing depends on it but a display.
+# Vendor tables and users disagree whether one step is 1 or 50 steps/s. What presses and stands is told by it
+# from what turns: with the larger unit a jaw that travels with strain would be eased too early, and be slow.
 VELOCITY = Register("velocity", 58, 2, sign=15, unit="rad/s", scale=RAD)
 LOAD = Register("load", 60, 2, sign=10, unit="1", scale=1e-3)
 VOLTAGE = Register("voltage", 62, unit="V", scale=0.1)

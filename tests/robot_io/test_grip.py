@@ -11,7 +11,7 @@ from robot_io import grip
 from robot_io import registers as r
 from robot_io.bodies import KOCH, SO101
 from robot_io.emulator import Emulator
-from robot_io.grip import PRESSES, REPEAT, STANDS, TRAVELS, Grip
+from robot_io.grip import EASES, PRESSES, REPEAT, STANDS, TRAVELS, Grip
 from robot_io.health import NEARLY, STRAIN, Rated
 from runtime.so101 import METAL, SIMULATION
 from tests.robot_io.driving import check_bytes, drive, writes
@@ -20,6 +20,14 @@ RATED = Rated(load=0.25, most=0.5)
 TICK = 1 / 30
 PROTECTS = 2.0  # s of overload until an STS3215 lets go
 JAW = 5
+
+
+def fresh(rated: Rated = RATED) -> Grip:
+    """One that holds nothing, as two answers have said."""
+    made = Grip(6, rated)
+    for _ in range(EASES):
+        made.felt(0.0, 0.0, -TICK)
+    return made
 
 
 def given_limit(made: Grip, wanted: float) -> float:
@@ -34,7 +42,7 @@ def test_before_the_arm_slows_down_it_is_gentle() -> None:
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-5, 5)), max_size=400), st.floats(0.15, 0.4))
 def test_a_servo_never_has_to_protect_itself(wanted: list[tuple[float, float]], overload: float) -> None:
-    made = Grip(6, Rated(load=overload, most=0.5))
+    made = fresh(Rated(load=overload, most=0.5))
     strained = 0.0
     for i, (load, speed) in enumerate(wanted):
         has = given_limit(made, load)
@@ -45,19 +53,21 @@ def test_a_servo_never_has_to_protect_itself(wanted: list[tuple[float, float]], 
 
 @given(st.floats(0.3, 1.0), st.sampled_from([-1.0, 1.0]), st.integers(1, 200))
 def test_what_it_holds_it_holds_gently_until_it_lets_go(load: float, side: float, ticks: int) -> None:
-    made, now = Grip(6, RATED), 0.0
+    made, now = fresh(), 0.0
     for _ in range(round(PRESSES / TICK) + 2 + ticks):
         made.felt(given_limit(made, side * load), 0.0, now)
         now += TICK
     assert made.pressing and made.due() == {6: round(1000 * NEARLY * 0.25)}
-    made.felt(given_limit(made, -side * load), 0.0, now)
+    for _ in range(EASES):
+        assert made.pressing
+        made.felt(given_limit(made, -side * load), 0.0, now)
     assert not made.pressing and made.due() == {6: 500}
 
 
 @pytest.mark.parametrize("speed", [0.0, STANDS + 0.1], ids=["stands", "turns"])
 def test_a_stroke_is_let_be_and_a_long_one_is_not(speed: float) -> None:
-    made, limit = Grip(6, RATED), PRESSES if speed == 0.0 else TRAVELS
-    times = np.arange(0.0, 1.5, TICK)
+    made, limit = fresh(), PRESSES if speed == 0.0 else TRAVELS
+    times = np.arange(0.0, 2.0, TICK)
     held = []
     for now in times:
         made.felt(given_limit(made, 0.5), speed, float(now))
@@ -67,17 +77,28 @@ def test_a_stroke_is_let_be_and_a_long_one_is_not(speed: float) -> None:
 
 
 def test_what_nobody_answers_is_told_again() -> None:
-    made = Grip(6, RATED)
+    made = fresh()
     told = [bool(made.due()) for _ in range(4 * REPEAT)]
     assert told[0] and 4 <= sum(told) <= 5
     assert made.rest() == {6: round(1000 * NEARLY * 0.25)}
 
 
 def test_only_where_there_is_more_for_a_moment() -> None:
-    assert grip.of(KOCH, {6: Rated()}) is None, "its current is limited, not its torque"
-    assert grip.of(SO101, {6: Rated(load=0.8, most=0.7)}) is None
-    made = grip.of(SO101, {6: RATED})
-    assert made is not None and made.most == 0.5
+    assert grip.of(KOCH, 6, {6: Rated()}) is None, "its current is limited, not its torque"
+    assert grip.of(SO101, 6, {6: Rated(load=0.8, most=0.7)}) is None
+    made = grip.of(SO101, 9, {9: RATED})
+    assert made is not None and (made.servo, made.most) == (9, 0.5)
+
+
+def test_what_is_not_known_is_taken_for_pressing() -> None:
+    made = Grip(6, RATED)
+    assert made.pressing and made.due() == {6: round(1000 * NEARLY * 0.25)}, "it may hold something"
+    made = fresh()
+    made.felt(0.5, 0.0, 0.0)
+    made.missed(PRESSES / 2)
+    assert not made.pressing
+    made.missed(PRESSES)
+    assert made.pressing and made.due() == {6: round(1000 * NEARLY * 0.25)}
 
 
 def test_on_the_bus_it_is_strong_then_gentle_then_strong_and_gentle_at_the_end(arm: Emulator) -> None:
