@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -171,6 +170,8 @@ def difference(module: nn.Module, inputs: dict[str, Tensor], path: Path) -> floa
 
     Probabilities are compared as they are: one of 1e-11 need not be right to four digits.
     """
+    import onnxruntime  # after `vla.contract`, which keeps it quiet
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     taken = {port.name for port in session.get_inputs()}

@@ -9,11 +9,16 @@ answers an observation's time; rows are looked up by time and never by queue pos
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+# From 1.29 on ONNX Runtime tells its vendor which models are run where, unless it is told otherwise before it
+# is loaded; whatever here loads it has loaded this file first. What a robot does stays on its machine.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class TaktError(Exception):
