@@ -10,6 +10,8 @@ All drive the simulated tabletop with the shipped policy at 30 Hz, which is told
 another, again and again. They take turns, `--rounds` times, with and without what `--realtime` asks for;
 lateness is pooled over the rounds. `hook_us` is what a tick spends on the console: taking commands, and
 sending what is to be seen.
+
+    python benchmarks/console.py
 """
 
 from __future__ import annotations

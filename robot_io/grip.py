@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from robot_io.bodies import GRIPPER, Body
-from robot_io.health import NEARLY, STRAIN, Rated
+from robot_io.health import NEARLY, STANDS, STRAIN, Rated
 from robot_io.registers import TORQUE_LIMIT
 
 PRESSES = 0.6 * STRAIN  # s of strain while it stands: before the arm would slow down for it
 TRAVELS = 1.3  # s of strain in any case: more than a whole stroke; an STS3215 protects itself after 2 s
-STANDS = 0.2  # rad/s
 EASED = 0.5  # of what it may give for ever; with less than that it presses no longer
 EASES = 2  # answers in a row that say so
 REPEAT = 6  # cycles after which it is told again, as nobody answers

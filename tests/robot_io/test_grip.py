@@ -11,8 +11,8 @@ from robot_io import grip
 from robot_io import registers as r
 from robot_io.bodies import KOCH, SO101
 from robot_io.emulator import Emulator
-from robot_io.grip import EASES, PRESSES, REPEAT, STANDS, TRAVELS, Grip
-from robot_io.health import NEARLY, STRAIN, Rated
+from robot_io.grip import EASES, PRESSES, REPEAT, TRAVELS, Grip
+from robot_io.health import NEARLY, STANDS, STRAIN, Rated
 from runtime.so101 import METAL, SIMULATION
 from tests.robot_io.driving import check_bytes, drive, writes
 

@@ -88,7 +88,8 @@ def test_a_bad_line_costs_a_retry_and_never_makes_a_wrong_pose(
         for _ in range(50):
             driven.run(1)
             traffic = driven.arm.traffic
-            # The feedback, the audit of one servo, a packet of goals; each that is asked at most once more.
+            # The feedback and the audit of one servo, each asked at most once more; a packet of goals, and
+            # now and then one for the gripper's torque.
             # Of servos that wait for one another those behind one that was lost are, for as long as one is.
             more = 0 if driven.arm.body.family.alert == 0 else 4
             assert traffic.requests <= 6 + more and traffic.retries <= 2
