@@ -18,6 +18,16 @@ import torch
 from safetensors.torch import load_file
 
 PARITY = Path(__file__).resolve().parent.parent / "tests" / "parity"
+# Variant -> the bundle it plays and the engine that plays it.
+BUNDLES = {
+    "onnx fp32": ("fp32", "onnx"),
+    "onnx int8": ("int8", "onnx"),
+    "onnx int8, whole": ("int8, whole", "onnx"),
+    "openvino fp32": ("fp32", "openvino"),
+    "openvino bf16": ("fp32", "openvino:bf16"),
+    "openvino int8": ("int8, static", "openvino"),
+    "openvino int8, bf16": ("int8, static", "openvino:bf16"),
+}
 Chunk = Callable[[], torch.Tensor]
 
 
@@ -99,13 +109,13 @@ def ours(variant: str, folder: Path, given: dict[str, torch.Tensor], watch: Watc
 
 
 def graphs(variant: str, folder: Path, given: dict[str, torch.Tensor], watch: Watch, threads: int) -> Chunk:
-    """A bundle, run by ONNX Runtime."""
-    from runtime import bundle
-    from runtime.graphs import OnnxGraph
+    """A bundle, run by an engine."""
+    from runtime import bundle, engines
 
-    loaded = bundle.load(folder.parent / f"bundle {variant.removeprefix('onnx ')}")
-    prefix = OnnxGraph(loaded.graphs["prefix"], threads)
-    step = watch.over("steps", OnnxGraph(loaded.graphs["step"], threads))
+    name, engine = BUNDLES[variant]
+    loaded = bundle.load(folder.parent / f"bundle {name}")
+    opened = engines.open_graphs(loaded, engine, threads)
+    prefix, step = opened["prefix"], watch.over("steps", opened["step"])
     length, steps = loaded.words_length, loaded.steps
     words = {name: np.zeros((1, length), np.int64) for name in ("ids", "mask")}
     for name, row in words.items():
@@ -200,7 +210,7 @@ def main(variant: str, folder: Path, threads: int) -> None:
             return
         if variant == "lerobot":
             chunk = lerobot(folder, given, watch)
-        elif variant.startswith("onnx"):
+        elif variant in BUNDLES:
             chunk = graphs(variant, folder, given, watch, threads)
         else:
             chunk = ours(variant, folder, given, watch)

@@ -1,4 +1,5 @@
-"""SmolVLA on a CPU: LeRobot against ours, in torch (plain, bfloat16, folded, compiled) and exported to ONNX.
+"""SmolVLA on a CPU: LeRobot against ours, in torch (plain, bfloat16, folded, compiled) and exported to ONNX,
+played by ONNX Runtime and by OpenVINO.
 
 The full size, 450 M parameters, random weights, two views, 10 steps, a chunk of 50 rows. Each variant is a
 process of its own; they take turns, so that whatever else the machine does hits all alike. It wants LeRobot:
@@ -43,6 +44,10 @@ VARIANTS = (
     "onnx fp32",
     "onnx int8",
     "onnx int8, whole",
+    "openvino fp32",
+    "openvino bf16",
+    "openvino int8",
+    "openvino int8, bf16",
 )
 STAGES = ("vision", "language", "steps", "total")
 # What `takt export` is told for the bundles: sensitive parts as they are, or everything in int8.
@@ -50,6 +55,7 @@ EXPORTS = {
     "fp32": [],
     "int8": ["--precision", "int8"],
     "int8, whole": ["--precision", "int8", "--keep", "(?!)"],
+    "int8, static": ["--precision", "int8", "--static"],
 }
 
 
