@@ -13,6 +13,7 @@ _VECTOR = (
     "avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8",
     "asimd", "asimddp", "sve", "i8mm", "bf16",
 )  # fmt: skip
+CPUINFO = Path("/proc/cpuinfo")
 _PACKAGES = ("numpy", "mujoco", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt_rtx")
 
 
@@ -43,7 +44,7 @@ def instructions() -> list[str]:
 def _told(key: str) -> str | None:
     """What Linux says of the first processor under a key."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = CPUINFO.read_text().splitlines()
     except OSError:
         return None
     return next((x.split(":", 1)[1].strip() for x in lines if x.partition(":")[0].strip() == key), None)
