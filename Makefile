@@ -24,7 +24,7 @@ page: ## the same on a page: type instructions, watch, stop, make it slower
 	@.venv-page/bin/takt demo
 
 setup: ## make .venv: the takt command and everything the tests need
-	@tools/setup.sh .venv cpu,openvino,tensorrt-rtx,sim,robot,data,jpeg,protocols,report,console,torch,hub,ray,voice,dev
+	@tools/setup.sh .venv cpu,openvino,tensorrt-rtx,sim,robot,data,jpeg,protocols,report,console,torch,hub,ray,voice,whisper,dev
 	@tools/gl.sh
 
 parity: ## make .venv-parity, with the LeRobot that tests/parity compares with

@@ -20,6 +20,7 @@ from free_words import SEED, said  # benchmarks/free_words.py
 from runtime import voice
 from runtime.latency import parse
 from runtime.machine import machine
+from runtime.whisper import Decoder
 from sim.evaluate import SHIPPED
 from sim.play import Options, Worker
 from sim.score import score
@@ -51,7 +52,7 @@ SPOKEN = (
 WORDS = ("stop", "wait", "go on", "faster", "slower", "no the blue one")
 
 
-def spoken(text: str, made: object) -> list[str]:
+def spoken(text: str, made: Decoder) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "said.wav"
         subprocess.run(["espeak-ng", "-v", VOICE[0], "-s", VOICE[1], "-w", str(path), text], check=True)

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from runtime import console as page
-from runtime import engines, joining, loop, skills, trace
+from runtime import engines, joining, loop, skills, trace, voice
 from runtime.advisor import Advisor
 from runtime.budget import Budget, limits, table
 from runtime.button import Button, recorder
@@ -174,6 +174,8 @@ class Command:
     """More for the robot, each NAME=VALUE (docs/robots.md)."""
     voice: str | None = None
     """Hear what is spoken as well: microphone, or FILE.wav (docs/prompting.md)."""
+    voice_model: Path | None = None
+    """Recognise speech by a Whisper model of yours, a folder in CTranslate2's form, not by the grammar."""
     planner: str | None = None
     """Who takes apart what the grammar does not understand: an OpenAI-compatible http://127.0.0.1:PORT/v1."""
     planner_model: str = ""
@@ -280,6 +282,9 @@ class Command:
             raise TaktError("--keys is for a server at an address; a policy started here is private as it is")
         if self.record is not None and not self.console:
             raise TaktError("--record is a button of the page: give --console as well, or see takt record")
+        if self.voice_model and not (self.voice or self.console):
+            raise TaktError("--voice-model is for what is spoken: give --voice as well, or --console")
+        voice.choose(self.voice_model)
         engines.parse(self.engine)
         if self.engine != engines.DEFAULT and is_address(self.policy):
             raise TaktError(

@@ -1,4 +1,5 @@
-"""Spoken instructions, offline: PocketSphinx with the grammar of what can be said, in a process of its own.
+"""Spoken instructions, offline: PocketSphinx with the grammar of what can be said, or a Whisper model of
+yours (runtime/whisper.py), in a process of its own.
 
     microphone or file --> frames of 30 ms --> speech? --> decoder --> lines of text --> the tick
                                                   a line is told a third of a second after its last word
@@ -13,7 +14,7 @@ import os
 import re
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ import numpy as np
 
 from runtime.child import follow
 from runtime.skills import Skills, find
+from runtime.whisper import RATE, Decoder, Whisper, check
 from vla.contract import TaktError
 
-RATE = 16_000  # samples a second, what the model was trained on
+MODEL = "TAKT_VOICE_MODEL"  # the environment's name of the Whisper model's folder, for all processes of a run
 FRAME = 480  # samples, 30 ms
 MICROPHONE = "microphone"
 _TAIL = 1.0  # s of silence after a file, so that its last word ends
@@ -50,26 +52,87 @@ def grammar(skills: Skills) -> str:
     return f"#JSGF V1.0;\ngrammar takt;\n{_WORDS}{rules}\npublic <said> = {said};\n"
 
 
-def decoder(skills: Skills) -> Any:
-    """A PocketSphinx decoder for that grammar.
+def choose(model: Path | None) -> None:
+    """Have this process, and those that it starts, recognise speech by a Whisper model; None changes nothing.
 
     Raises:
-        TaktError: the grammar has a word that the recogniser cannot pronounce, or is no JSGF.
+        TaktError: faster-whisper is not installed, or the folder has no model.
     """
-    sphinx = _sphinx()
-    made = sphinx.Decoder(samprate=RATE, lm=None, loglevel="FATAL")
-    rules = grammar(skills)
-    said = set(re.findall(r"[a-z']+", re.sub(r"<[^>]*>|#.*|grammar \w+;|public", " ", rules)))
-    if unknown := sorted(word for word in said if made.lookup_word(word) is None):
-        raise TaktError(
-            f"the grammar of speech has words that are not in the dictionary: {', '.join(unknown)}"
-        )
+    if model is not None:
+        check(model)
+        os.environ[MODEL] = str(model.resolve())
+
+
+def understands(skills: Skills) -> None:
+    """Whether what is said to a policy of these skills can be recognised here.
+
+    Raises:
+        TaktError: what recognises is not installed; or there is neither a grammar nor a model.
+    """
+    _sphinx()
+    if os.environ.get(MODEL):
+        check(Path(os.environ[MODEL]))
+    else:
+        grammar(skills)
+
+
+def decoder(skills: Skills) -> Decoder:
+    """PocketSphinx with that grammar; beside a Whisper model, where one was chosen.
+
+    Raises:
+        TaktError: the grammar has a word that the recogniser cannot pronounce, or is no JSGF; the model
+            cannot be loaded.
+    """
+    if not (model := os.environ.get(MODEL)):
+        return Sphinx(grammar(skills))
     try:
-        made.add_jsgf_string("takt", rules)
-    except ValueError:
-        raise TaktError("the grammar of speech is no JSGF: see `speech` of the policy's skills") from None
-    made.activate_search("takt")
-    return made
+        rules = grammar(skills)
+    except TaktError:  # any policy will do: the words that every robot knows are listened for
+        rules = f"#JSGF V1.0;\ngrammar takt;\n{_WORDS}\npublic <said> = <word>;\n"
+    return Whisper(Path(model), Sphinx(rules))
+
+
+class Sphinx:
+    """A PocketSphinx decoder for a grammar: a `Decoder`."""
+
+    def __init__(self, rules: str) -> None:
+        """
+        Args:
+            rules: JSGF.
+
+        Raises:
+            TaktError: they have a word that the recogniser cannot pronounce, or are no JSGF.
+        """
+        self._made = _sphinx().Decoder(samprate=RATE, lm=None, loglevel="FATAL")
+        said = set(re.findall(r"[a-z']+", re.sub(r"<[^>]*>|#.*|grammar \w+;|public", " ", rules)))
+        if unknown := sorted(word for word in said if self._made.lookup_word(word) is None):
+            raise TaktError(
+                f"the grammar of speech has words that are not in the dictionary: {', '.join(unknown)}"
+            )
+        try:
+            self._made.add_jsgf_string("takt", rules)
+        except ValueError:
+            raise TaktError("the grammar of speech is no JSGF: see `speech` of the policy's skills") from None
+        self._made.activate_search("takt")
+
+    def begin(self) -> None:
+        self._made.start_utt()
+
+    def take(self, speech: bytes) -> None:
+        self._made.process_raw(speech)
+
+    def text(self) -> str:
+        """End the stretch of speech; what was said, "" for nothing that the grammar knows."""
+        self._made.end_utt()
+        hypothesis = self._made.hyp()
+        return "" if hypothesis is None else hypothesis.hypstr.strip()
+
+    def end(self, tell: Callable[[str], None]) -> None:
+        if text := self.text():
+            tell(text)
+
+    def finish(self) -> None:
+        """Nothing is left to tell."""
 
 
 def samples(path: Path) -> np.ndarray:
@@ -93,16 +156,16 @@ def samples(path: Path) -> np.ndarray:
     return sound.astype(np.int16)
 
 
-def transcribe(sound: np.ndarray, made: Any) -> list[str]:
+def transcribe(sound: np.ndarray, made: Decoder) -> list[str]:
     """What was said in a sound, shape (n,), int16, one line for each stretch of speech."""
     quiet = np.zeros(round(_TAIL * RATE), np.int16)
-    whole = np.concatenate([quiet[: RATE // 2], sound, quiet])
-    frames = (whole[i : i + FRAME] for i in range(0, len(whole) - FRAME + 1, FRAME))
-    return list(heard(frames, made))
+    whole, lines = np.concatenate([quiet[: RATE // 2], sound, quiet]), list[str]()
+    listen((whole[i : i + FRAME] for i in range(0, len(whole) - FRAME + 1, FRAME)), made, lines.append)
+    return lines
 
 
-def heard(frames: Iterator[np.ndarray], made: Any) -> Iterator[str]:
-    """The lines spoken in frames of `FRAME` samples, each as soon as it ended."""
+def listen(frames: Iterator[np.ndarray], made: Decoder, tell: Callable[[str], None]) -> None:
+    """Tell the lines spoken in frames of `FRAME` samples, each as soon as it is recognised, to their end."""
     endpointer = _sphinx().Endpointer(sample_rate=RATE)
     size, rest, speaking = endpointer.frame_bytes, b"", False
     for frame in frames:
@@ -112,18 +175,15 @@ def heard(frames: Iterator[np.ndarray], made: Any) -> Iterator[str]:
             speech = endpointer.process(piece)
             if speech is not None:
                 if not speaking:
-                    made.start_utt()
+                    made.begin()
                 speaking = True
-                made.process_raw(speech)
+                made.take(speech)
             if speaking and not endpointer.in_speech:
-                made.end_utt()
+                made.end(tell)
                 speaking = False
-                if text := _text(made):
-                    yield text
     if speaking:
-        made.end_utt()
-        if text := _text(made):
-            yield text
+        made.end(tell)
+    made.finish()
 
 
 class Ears:
@@ -143,8 +203,7 @@ class Ears:
             TaktError: the file cannot be read, there is no microphone, or nothing to recognise speech with is
                 installed.
         """
-        _sphinx()
-        grammar(find(policy))
+        understands(find(policy))
         if source == MICROPHONE:
             _sounddevice()
         else:
@@ -180,8 +239,7 @@ def _listen(source: str, policy: str, out: Connection, parent: int) -> None:
     follow(parent)
     made = decoder(find(policy))
     frames = _microphone() if source == MICROPHONE else _played(samples(Path(source)))
-    for line in heard(frames, made):
-        out.send_bytes(line.encode())
+    listen(frames, made, lambda line: out.send_bytes(line.encode()))
 
 
 def _played(sound: np.ndarray) -> Iterator[np.ndarray]:
@@ -219,11 +277,6 @@ def _sounddevice() -> Any:
         why = " ".join(str(error).split())
         raise TaktError(f"no microphone can be heard ({why}); plug one in, or --voice FILE.wav") from None
     return sounddevice
-
-
-def _text(made: Any) -> str:
-    hypothesis = made.hyp()
-    return "" if hypothesis is None else hypothesis.hypstr.strip()
 
 
 def _sphinx() -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from runtime import loop, skills
+from runtime import loop, skills, voice
 from runtime.advisor import Advisor
 from runtime.budget import Budget, limits, table
 from runtime.button import recorder
@@ -70,6 +70,8 @@ class Command:
     """Without a page: where the film goes."""
     voice: str | None = None
     """Hear what is spoken as well: microphone, or FILE.wav; a terminal's lines are heard in any case."""
+    voice_model: Path | None = None
+    """Recognise speech by a Whisper model of yours, a folder in CTranslate2's form, not by the grammar."""
     planner: str | None = None
     """With a page: who takes apart what the grammar does not understand, an OpenAI-compatible
     http://127.0.0.1:PORT/v1."""
@@ -88,6 +90,9 @@ class Command:
         if self.video.suffix != ".mp4":
             raise TaktError(f"--video {self.video}: a film's name ends in .mp4")
         check_place(self.bind, self.token)
+        if self.voice_model and self.headless and not self.voice:
+            raise TaktError("--voice-model is for what is spoken: give --voice, or the page")
+        voice.choose(self.voice_model)
         if self.planner is not None:
             if self.headless:
                 raise TaktError("--planner is for the page: --headless lays the table for what it is told")

@@ -14,14 +14,13 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
-from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
 from runtime import voice
 from runtime.child import follow
 from runtime.skills import find
+from runtime.whisper import Decoder
 from vla.contract import TaktError
 
 LONGEST = 10.0  # s of one utterance; what is held longer is cut
@@ -101,15 +100,14 @@ def recognised(sound: bytes, policy: str) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _decoder(policy: str) -> Any:
+def _decoder(policy: str) -> Decoder:
     return voice.decoder(find(policy))
 
 
 @lru_cache(maxsize=8)
 def _grammar(policy: str) -> bool:
-    if find_spec("pocketsphinx") is None:
-        return False
     try:
-        return bool(voice.grammar(find(policy)))
+        voice.understands(find(policy))
     except TaktError:
         return False
+    return True
