@@ -24,8 +24,10 @@ class OpenVinoGraph:
         Raises:
             TaktError: OpenVINO cannot read or compile the graph.
         """
-        # Left to itself it computes in bf16 where it can, and answers would differ from machine to machine.
+        # Left to itself it computes in bf16 where it can, and, where there is VNNI, rounds what meets int8
+        # weights to int8 as well: answers would differ from machine to machine.
         settings = {
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
             "INFERENCE_PRECISION_HINT": _HINTS[precision][0],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
