@@ -93,10 +93,12 @@ class Bench:
         return self.shown()
 
     def shown(self) -> dict[str, Any]:
-        for _ in range(200):  # the connection may have been made only now
-            self.feed.send(self.live._view.state(self.clock.now()) | self.live._knobs())
-            if self.sockets[STATE].poll(50):
-                return msgpack.unpackb(self.sockets[STATE].recv())
+        for i in range(200):  # the connection may have been made only now
+            self.feed.send(self.live._view.state(self.clock.now()) | self.live._knobs() | {"last": i})
+            while self.sockets[STATE].poll(50):
+                state = msgpack.unpackb(self.sockets[STATE].recv())
+                if "last" in state:  # and not one of a tick before that has taken its time
+                    return state
         raise AssertionError("nothing was shown")
 
     def moved(self, since: int) -> int:
