@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import sys
 import time
 import wave
 from collections.abc import Callable, Iterator
@@ -237,7 +238,11 @@ class Ears:
 def _listen(source: str, policy: str, out: Connection, parent: int) -> None:
     """The process that listens."""
     follow(parent)
-    made = decoder(find(policy))
+    try:
+        made = decoder(find(policy))
+    except TaktError as error:  # a model that is none: nothing is heard, and the arm goes on
+        print(error, file=sys.stderr)
+        return
     frames = _microphone() if source == MICROPHONE else _played(samples(Path(source)))
     listen(frames, made, lambda line: out.send_bytes(line.encode()))
 

@@ -135,3 +135,19 @@ def test_what_cannot_be_used_is_one_line(
     with pytest.raises(TaktError, match="--voice-model is for what is spoken"):
         Demo(headless=True, voice_model=model).run()
     assert voice.MODEL not in os.environ
+
+
+def test_ears_whose_model_is_none_say_so_in_a_line_and_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in whisper.FILES:
+        (tmp_path / name).write_bytes(b"nothing")
+    monkeypatch.setenv(voice.MODEL, str(tmp_path))
+    with voice.Ears(str(DATA / "push.wav"), "nano") as ears:
+        end = time.monotonic() + 60.0
+        while ears.open and time.monotonic() < end:
+            assert ears.poll() == []
+            time.sleep(0.01)
+    assert not ears.open
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "not a model that faster-whisper reads" in line
