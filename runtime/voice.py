@@ -50,6 +50,11 @@ def grammar(skills: Skills) -> str:
             raise TaktError("no grammar of speech for this policy: its skills (takt.skills) have no `speech`")
         rules = f"<task> = {' | '.join(known)};\n<change> = <task>;\n"
     said = "[please] <task> [(then | and then) <task>] [please] | <word> | <no> <change> | <no> <task>"
+    return _jsgf(rules, said)
+
+
+def _jsgf(rules: str, said: str) -> str:
+    """The grammar whose sentences are `said`, made of the words that every robot knows and of these rules."""
     return f"#JSGF V1.0;\ngrammar takt;\n{_WORDS}{rules}\npublic <said> = {said};\n"
 
 
@@ -65,7 +70,7 @@ def choose(model: Path | None) -> None:
 
 
 def understands(skills: Skills) -> None:
-    """Whether what is said to a policy of these skills can be recognised here.
+    """Nothing, where what is said to a policy of these skills can be recognised here.
 
     Raises:
         TaktError: what recognises is not installed; or there is neither a grammar nor a model.
@@ -89,7 +94,7 @@ def decoder(skills: Skills) -> Decoder:
     try:
         rules = grammar(skills)
     except TaktError:  # any policy will do: the words that every robot knows are listened for
-        rules = f"#JSGF V1.0;\ngrammar takt;\n{_WORDS}\npublic <said> = <word>;\n"
+        rules = _jsgf("", "<word>")
     return Whisper(Path(model), Sphinx(rules))
 
 

@@ -3,8 +3,8 @@
     speech --> PocketSphinx, as it comes --> "stop" --> told at once, and voids what is still being recognised
            \\-> when it is over: Whisper, in a thread ------> a line of text
 
-Words that halt an arm never wait for the model. Needs the extra `whisper` and a folder in CTranslate2's form
-(model.bin, config.json, tokenizer.json); nothing is fetched.
+A word that halts the arm, spoken alone, never waits for the model. Needs the extra `whisper` and a folder in
+CTranslate2's form (model.bin, config.json, tokenizer.json); nothing is fetched.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vla.contract import TaktError
 
 FILES = ("model.bin", "config.json", "tokenizer.json")
 SHORT = 1.5  # s; what the grammar takes for "stop" in a longer stretch may be any sentence forced into it
-RATE = 16_000
+RATE = 16_000  # samples a second, what either model was trained on
 # Whisper makes sentences of noise; its own measures of doubt, at the thresholds of its authors (arXiv
 # 2212.04356, section 4.5), leave those out.
 SILENT, UNLIKELY = 0.6, -1.0
@@ -86,22 +86,23 @@ class Whisper:
 
     def end(self, tell: Callable[[str], None]) -> None:
         word = self._words.text()
-        sound = np.frombuffer(bytes(self._speech), "<i2").astype(np.float32) / 32768
-        if len(sound) <= SHORT * RATE and kind(word)[0] in (Say.STOP, Say.WAIT):
+        speech = bytes(self._speech)
+        if len(speech) <= SHORT * RATE * 2 and kind(word)[0] in (Say.STOP, Say.WAIT):
             with self._told:
                 self._stops += 1
                 tell(word)
             return
         self._pending = [one for one in self._pending if not one.done()]
-        self._pending.append(self._threads.submit(self._recognise, sound, self._stops, tell))
+        self._pending.append(self._threads.submit(self._recognise, speech, self._stops, tell))
 
     def finish(self) -> None:
         for one in self._pending:
             one.result()
 
-    def _recognise(self, sound: np.ndarray, stops: int, tell: Callable[[str], None]) -> None:
+    def _recognise(self, speech: bytes, stops: int, tell: Callable[[str], None]) -> None:
         if stops != self._stops:
             return
+        sound = np.frombuffer(speech, "<i2").astype(np.float32) / 32768
         try:
             pieces, _ = self._model.transcribe(
                 sound, beam_size=5, temperature=0.0, condition_on_previous_text=False, without_timestamps=True

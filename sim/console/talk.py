@@ -37,7 +37,7 @@ class Talk:
 
     def understands(self, policy: str) -> bool:
         """Whether anything that is said to this policy can be recognised here."""
-        return _grammar(policy)
+        return _understood(policy)
 
     async def words(self, sound: bytes, policy: str) -> list[str]:
         """The lines spoken in a sound: 16-bit samples at `voice.RATE`.
@@ -105,7 +105,7 @@ def _decoder(policy: str) -> Decoder:
 
 
 @lru_cache(maxsize=8)
-def _grammar(policy: str) -> bool:
+def _understood(policy: str) -> bool:
     try:
         voice.understands(find(policy))
     except TaktError:

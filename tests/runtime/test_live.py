@@ -61,7 +61,7 @@ class Bench:
                 self.sockets[what].setsockopt(zmq.CONFLATE, 1)
                 self.sockets[what].setsockopt(zmq.SUBSCRIBE, b"")
             self.sockets[what].connect(address(folder, what))
-        self.number = 0
+        self.number = self.looks = 0
         self.commands: list[np.ndarray] = []
 
     def want(self, do: str, **what: Any) -> None:
@@ -93,11 +93,13 @@ class Bench:
         return self.shown()
 
     def shown(self) -> dict[str, Any]:
-        for i in range(200):  # the connection may have been made only now
-            self.feed.send(self.live._view.state(self.clock.now()) | self.live._knobs() | {"last": i})
+        self.looks += 1
+        marked = {"look": self.looks}
+        for _ in range(200):  # the connection may have been made only now
+            self.feed.send(self.live._view.state(self.clock.now()) | self.live._knobs() | marked)
             while self.sockets[STATE].poll(50):
                 state = msgpack.unpackb(self.sockets[STATE].recv())
-                if "last" in state:  # and not one of a tick before that has taken its time
+                if state.get("look") == self.looks:  # not one from before, which has taken its time
                     return state
         raise AssertionError("nothing was shown")
 

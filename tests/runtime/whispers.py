@@ -1,7 +1,7 @@
 """A Whisper model that says one sentence whatever it hears: small, and read by the real faster-whisper.
 
-Its layers add nothing. What a decoder's place in the sentence is called points at the word that comes
-next, and the projection is the words' own directions, so that word is the likeliest.
+Its layers add nothing. Each place in the sentence is encoded as the direction of the word that comes next,
+and the projection is made of the words' directions, so that word is the likeliest.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from ctranslate2.specs import common_spec, transformer_spec, whisper_spec
+from ctranslate2.specs import attention_spec, common_spec, transformer_spec, whisper_spec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 MELS, PLACES, MOST, WIDTH, HEADS = 80, 1500, 448, 128, 2
 PROMPT = ("<|startoftranscript|>", "<|notimestamps|>")  # of an English model
-SPECIAL = ("<|endoftext|>", *PROMPT, "<|transcribe|>", "<|translate|>", "<|startoflm|>", "<|startofprev|>")
+SPECIAL = (
+    "<|endoftext|>", *PROMPT, "<|transcribe|>", "<|translate|>", "<|startoflm|>", "<|startofprev|>",
+    "<|nospeech|>", "<|nocaptions|>",
+)  # fmt: skip
 
 
 def saying(sentence: str, folder: Path) -> Path:
     """Write the model into a folder, which has to be there; returns it."""
     words = [f"Ġ{word}" for word in sentence.split()]
-    special = [*SPECIAL, "<|nospeech|>", "<|nocaptions|>"]
-    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *sorted(set(words)), *special]
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *sorted(set(words)), *SPECIAL]
     spec = whisper_spec.WhisperSpec(1, HEADS, 1, HEADS)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(tokens), WIDTH)).astype(np.float32)
@@ -48,7 +50,7 @@ def saying(sentence: str, folder: Path) -> Path:
     spec.save(str(folder))
     model = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, [], ignore_merges=True))
     model.pre_tokenizer, model.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
-    model.add_special_tokens(special)
+    model.add_special_tokens(list(SPECIAL))
     model.save(str(folder / "tokenizer.json"))
     return folder
 
@@ -63,10 +65,10 @@ def _encoder(encoder: whisper_spec.WhisperEncoderSpec) -> None:
         _feed(layer.ffn)
 
 
-def _attention(spec: object, *parts: int) -> None:
-    for linear, part in zip(spec.linear, [*parts, 1], strict=True):  # type: ignore[attr-defined]
+def _attention(spec: attention_spec.MultiHeadAttentionSpec, *parts: int) -> None:
+    for linear, part in zip(spec.linear, [*parts, 1], strict=True):
         linear.weight, linear.bias = _zeros(part * WIDTH, WIDTH), _zeros(part * WIDTH)
-    _norm(spec.layer_norm)  # type: ignore[attr-defined]
+    _norm(spec.layer_norm)
 
 
 def _feed(spec: transformer_spec.FeedForwardSpec) -> None:
