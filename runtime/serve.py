@@ -158,4 +158,14 @@ class Command:
         if self.json is not None:
             report = {"address": next(iter(addresses.values())), "addresses": addresses}
             text = json.dumps({**report, "spec": desk.spec.to_json()}, indent=2)
-            self.json.write_text(text + "\n")
+            _announce(self.json, text + "\n")
+
+
+def _announce(path: Path, text: str) -> None:
+    """Scripts wait for this file to know where to connect, so it comes whole; a pipe stays one."""
+    if not path.is_file() and path.exists():
+        path.write_text(text)
+        return
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)

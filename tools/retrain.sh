@@ -16,8 +16,8 @@ cd "$1"
 PATH=$project/.venv/bin:$PATH
 export MUJOCO_GL="${MUJOCO_GL:-egl}"
 
-# The commands are the indented lines of the page, each beginning with takt; a backslash goes on.
-sed -n 's/^    //p' "$project/docs/training.md" | sed -e ':a' -e '/\\$/N; s/\\\n *//; ta' | grep '^takt ' >commands
+# The commands are the indented lines of the page's first part, each beginning with takt; a backslash goes on.
+sed -n '/^# Your own data/q; s/^    //p' "$project/docs/training.md" | sed -e ':a' -e '/\\$/N; s/\\\n *//; ta' | grep '^takt ' >commands
 number=0
 while read -r command; do
     number=$((number + 1))
