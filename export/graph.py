@@ -37,12 +37,14 @@ class Part:
 
     Attributes:
         outputs: their names, in the module's order.
+        once: it is run once an instruction, and its batch is never left open.
     """
 
     name: str
     module: nn.Module
     inputs: Inputs
     outputs: tuple[str, ...]
+    once: bool = False
 
 
 def frames(cameras: Sequence[CameraSpec], batch: int, g: torch.Generator) -> dict[str, Tensor]:
@@ -92,7 +94,7 @@ def write(part: Part, path: Path, dynamic: bool = False) -> float:
     Raises:
         TaktError: torch cannot export it, or it is no valid graph.
     """
-    if not dynamic:
+    if not dynamic or part.once:
         return _export(part, part.inputs(1), path)
     # Traced with 3: an example of 1 would be taken for a constant.
     example, batch = part.inputs(3), torch.export.Dim("batch", min=1, max=4096)

@@ -20,11 +20,13 @@ def lower(
     how: quantise.How,
     feeds: Callable[[str], Sequence[quantise.Feeds]],
     keep: Iterable[str],
+    smaller: bool = True,
 ) -> dict[str, quantise.Report]:
     """Write the bundle at `plain` with fewer bits to `staged`; what became of each of its graphs.
 
     Args:
-        feeds: of the graph of a name, asked where activations' scales are fixed.
+        smaller: whether a graph that has become no smaller is refused.
+        feeds: of the graph of a name, asked where scales of its activations are fixed.
         keep: regular expressions of modules that stay as they are.
 
     Raises:
@@ -33,36 +35,37 @@ def lower(
     shutil.copytree(plain, staged)
     reports, keep = {}, tuple(keep)
     for name in [n for n in GRAPHS if (staged / f"{n}.onnx").is_file()]:
-        given = feeds(name) if how.static else ()
-        reports[name] = quantise.quantise(staged / f"{name}.onnx", how, given, keep)
+        file = staged / f"{name}.onnx"
+        given = feeds(name) if quantise.calibrated(file, how) else ()
+        reports[name] = quantise.quantise(file, how, given, keep, smaller)
     (staged / "manifest.json").unlink(missing_ok=True)
     write_manifest(staged)
     return reports
 
 
-def groups(plain: Path, keep: Iterable[str]) -> list[str]:
+def groups(plain: Path, keep: Iterable[str], how: quantise.How) -> list[str]:
     """The groups of layers of a bundle that would be quantised, as "step: blocks".
 
     A graph of all steps has those of the step.
     """
-    found = {(graph, quantise.group(n)) for graph in GRAPHS[:2] for n in _names(plain, graph, keep)}
+    found = {(graph, quantise.group(n)) for graph in GRAPHS[:2] for n in _names(plain, graph, keep, how)}
     return [f"{graph}: {group}" for graph, group in sorted(found)]
 
 
-def only(plain: Path, keep: Iterable[str], chosen: Iterable[str]) -> tuple[str, ...]:
+def only(plain: Path, keep: Iterable[str], chosen: Iterable[str], how: quantise.How) -> tuple[str, ...]:
     """Rules that keep all but the groups `chosen`, by the names that `groups` gives."""
     keep, wanted = tuple(keep), set(chosen)
     left = {
         quantise.exactly(n)
         for graph in GRAPHS[:2]
-        for n in _names(plain, graph, keep)
+        for n in _names(plain, graph, keep, how)
         if f"{graph}: {quantise.group(n)}" not in wanted
     }
     return (*keep, *(f"^{rule}$" for rule in sorted(left)))
 
 
-def _names(plain: Path, graph: str, keep: Iterable[str]) -> list[str]:
-    return quantise.names(plain / f"{graph}.onnx", keep)
+def _names(plain: Path, graph: str, keep: Iterable[str], how: quantise.How) -> list[str]:
+    return quantise.names(plain / f"{graph}.onnx", keep, how)
 
 
 def describe(

@@ -97,7 +97,7 @@ class Search:
     def write(self, groups: Sequence[str]) -> dict[str, quantise.Report]:
         """Write the bundle with these groups in fewer bits, in place of the one before."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        rules = lower.only(self._plain, self._keep, groups)
+        rules = lower.only(self._plain, self._keep, groups, self._how)
         return lower.lower(self._plain, self._folder, self._how, self._gate.feeds, rules)
 
     def _candidate(self, groups: Sequence[str]) -> Candidate:

@@ -1,4 +1,4 @@
-"""A nano checkpoint's graphs: words, prefix, step and, on demand, critic."""
+"""A nano checkpoint's graphs: words, reader, prefix, step and, on demand, critic."""
 
 from __future__ import annotations
 
@@ -38,13 +38,24 @@ def spec(c: nano.Config, replan: float, joining: Joining = "prefix") -> PolicySp
     )
 
 
-class _Prefix(nn.Module):
+class _Reader(nn.Module):
     def __init__(self, model: nano.Nano) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, front: Tensor, wrist: Tensor, state: Tensor, tokens: Tensor, mask: Tensor) -> Any:
-        cond, joints, still = self.model.prefix([front, wrist], state, tokens, mask)
+    def forward(self, tokens: Tensor, mask: Tensor) -> Any:
+        return tuple(self.model.read(tokens, mask).values())
+
+
+class _Prefix(nn.Module):
+    def __init__(self, model: nano.Nano, said: list[str]) -> None:
+        super().__init__()
+        self.model, self.said = model, said
+
+    def forward(self, *inputs: Tensor) -> Any:
+        eyes = len(self.model.config.cameras)
+        said = dict(zip(self.said, inputs[eyes + 1 :], strict=True))
+        cond, joints, still = self.model.prefix_of(list(inputs[:eyes]), inputs[eyes], said)
         # An output must not be an input itself.
         return cond, joints + 0.0, still, self.model.finished(cond)
 
@@ -81,22 +92,41 @@ class _Step(nn.Module):
         return self.model.step_guided(cond, state, still, x, t, dt, kept, kept_mask, self.beta)
 
 
-def prefix(model: nano.Nano, length: int = train_data.TOKENS) -> Part:
+def _tokens(c: nano.Config, length: int, batch: int, g: torch.Generator) -> dict[str, Tensor]:
+    used = torch.arange(batch)[:, None] + 12
+    return {
+        "tokens": torch.randn(batch, length, c.words, generator=g),
+        "mask": (torch.arange(length)[None] < used).long(),
+    }
+
+
+def reader(model: nano.Nano, length: int = train_data.TOKENS) -> Part:
     """For words of `length` tokens."""
+
+    def inputs(batch: int) -> dict[str, Tensor]:
+        return _tokens(model.config, length, batch, torch.Generator().manual_seed(batch))
+
+    return Part("reader", _Reader(model), inputs, tuple(f"said_{n}" for n in _said(model, length)), once=True)
+
+
+@torch.inference_mode()
+def _said(model: nano.Nano, length: int, batch: int = 1) -> dict[str, Tensor]:
+    return model.read(**_tokens(model.config, length, batch, torch.Generator().manual_seed(batch)))
+
+
+def prefix(model: nano.Nano, length: int = train_data.TOKENS) -> Part:
+    """What looks at the frames, of words that `reader` has read."""
     c = model.config
 
     def inputs(batch: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(batch)
         shape = (batch, c.size, c.size, 3)
         frames = {f"frames_{n}": torch.randint(0, 256, shape, generator=g).to(torch.uint8) for n in c.cameras}
-        used = torch.arange(batch)[:, None] + 12
-        return frames | {
-            "state": torch.randn(batch, c.state, generator=g) * 0.3,
-            "tokens": torch.randn(batch, length, c.words, generator=g),
-            "mask": (torch.arange(length)[None] < used).long(),
-        }
+        said = {f"said_{name}": value for name, value in _said(model, length, batch).items()}
+        return frames | {"state": torch.randn(batch, c.state, generator=g) * 0.3} | said
 
-    return Part("prefix", _Prefix(model), inputs, ("memory_cond", "memory_state", "memory_still", "done"))
+    module = _Prefix(model, list(_said(model, length)))
+    return Part("prefix", module, inputs, ("memory_cond", "memory_state", "memory_still", "done"))
 
 
 def step(model: nano.Nano, beta: float | None = None) -> Part:

@@ -160,10 +160,11 @@ class Gate:
     def alone(self, plain: Path, how: quantise.How, keep: Iterable[str]) -> dict[str, float]:
         """The mean action error with each group of layers quantised alone, by its graph and name."""
         errors = {}
-        for name in lower.groups(plain, keep):
+        for name in lower.groups(plain, keep, how):
             with tempfile.TemporaryDirectory() as folder:
                 staged = Path(folder) / "bundle"
-                lower.lower(plain, staged, how, self.feeds, lower.only(plain, keep, [name]))
+                rules = lower.only(plain, keep, [name], how)
+                lower.lower(plain, staged, how, self.feeds, rules, smaller=False)  # a group may be tiny
                 errors[name] = float(self.error(staged).mean())
         return errors
 

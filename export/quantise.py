@@ -1,7 +1,8 @@
 """A float32 graph becomes one with fewer bits, and says how many of its products did.
 
-    int8     weights per output channel; activations per tensor, measured as it runs (dynamic), or for
-             TensorRT and OpenVINO fixed by calibration (Q/DQ, symmetric int8)
+    int8     weights per output channel; activations per tensor, of products measured as it runs (dynamic), of
+             convolutions fixed by calibration; or for TensorRT and OpenVINO all of products' fixed (Q/DQ,
+             symmetric int8)
     fp16     products in half precision (half.py)
     w4a16    weights of 4 bits in blocks of 32 along the input; activations as they are
     fp8      E4M3 Q/DQ, for TensorRT from sm_89 on
@@ -25,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export import int8, qdq
+from export import int8, integer, qdq
 from export.graph import LARGE, validate
 from export.half import half
 from vla.contract import TaktError
@@ -36,12 +37,13 @@ LEAST = 1024  # numbers of a weight below which fewer bits save nothing
 TABLE = 1_000_000  # numbers of a table that is looked up, from which it is stored as int8
 # Modules that keep their precision, by their path: attention of the action expert (QuantVLA: quantising it
 # takes pi0.5 from 97.1 to 71.6 on LIBERO), what makes actions, the flow time and the state, adaptive norms;
-# of nano what makes coordinates of maps, and the small heads whose verdicts are thresholds.
+# of nano and plain what makes coordinates of maps, and the small heads whose verdicts are thresholds; the one
+# convolution of a transformer that looks.
 KEEP = (
     r"expert\.\d+(\.self_attn.*)?$",
     r"action_\w+$", r"state_proj$", r"time_\w+$", r"norm\w*\.dense$",
     r"outlet$", r"inlet$", r"blocks\.\d+\.time$", r"done(\.\d+)?$",
-    r"eyes\.\d+$", r"possible\.", r"tell\.\w+$",
+    r"eyes\.\d+$", r"points$", r"possible\.", r"tell\.\w+$", r"patch_embedding$",
 )  # fmt: skip
 
 # Names of inputs -> arrays, of one call.
@@ -80,17 +82,24 @@ class How:
     static: bool = False
     per_channel: bool = True
 
+    @property
+    def convolutions(self) -> bool:
+        """Whether convolutions have fewer bits as well; their activations always have fixed scales."""
+        return self.precision == "int8" and not self.static
+
 
 def quantise(
     path: Path,
     how: How,
     feeds: Sequence[Feeds] = (),
     keep: Iterable[str] = KEEP,
+    smaller: bool = True,
 ) -> Report:
     """Replace the graph at `path`.
 
     Args:
-        feeds: what activations' scales are found on, where they are fixed.
+        smaller: whether a file that has become no smaller is refused.
+        feeds: what activations' scales are found on, where they are fixed, see `calibrated`.
         keep: regular expressions of modules' paths that stay as they are.
 
     Raises:
@@ -99,7 +108,7 @@ def quantise(
     before = size(path)
     model = onnx.load(path)
     plain_products(model.graph)
-    found = products(model.graph)
+    found = products(model.graph, how)
     rules = () if how.precision == "fp16" else tuple(keep)  # what fp16 may not touch half.py knows
     kept = {name for name in found if any(re.search(rule, module(name)) for rule in rules)}
     chosen = [name for name in found if name not in kept]
@@ -110,7 +119,7 @@ def quantise(
     validate(path)
     after = size(path)
     count = count_quantised(onnx.load(path, load_external_data=False))
-    if chosen and (count < len(chosen) or after >= before):
+    if chosen and (count < len(chosen) or (smaller and after >= before)):
         raise TaktError(
             f"{path.name} in {how.precision} has {count} of {len(chosen)} products quantised and "
             f"{after} bytes of {before}: nothing was won"
@@ -144,7 +153,7 @@ def _transform(
     model: onnx.ModelProto, path: Path, how: How, chosen: Sequence[str], feeds: Sequence[Feeds]
 ) -> None:
     if how.precision == "int8" and not how.static:
-        _dynamic(model, path, chosen)
+        _dynamic(model, path, chosen, feeds)
     elif how.precision in qdq.FORMATS:
         _static(model, path, how, chosen, feeds)
     elif how.precision == "fp16":
@@ -166,11 +175,16 @@ def module(name: str) -> str:
     return name.rpartition("/")[0].removeprefix("step.").removeprefix("model.")
 
 
-def names(path: Path, keep: Iterable[str]) -> list[str]:
+def names(path: Path, keep: Iterable[str], how: How) -> list[str]:
     """Of the products that would be quantised, by their nodes."""
     graph = onnx.load(path).graph
     plain_products(graph)
-    return [name for name in products(graph) if not any(re.search(rule, module(name)) for rule in keep)]
+    return [name for name in products(graph, how) if not any(re.search(rule, module(name)) for rule in keep)]
+
+
+def calibrated(path: Path, how: How) -> bool:
+    """Whether a graph needs observations, to fix scales of activations on."""
+    return how.static or (how.convolutions and bool(convolved(onnx.load(path).graph)))
 
 
 def group(name: str) -> str:
@@ -187,15 +201,22 @@ def exactly(name: str) -> str:
     return re.escape(module(name))
 
 
-def products(graph: onnx.GraphProto) -> list[str]:
+def products(graph: onnx.GraphProto, how: How) -> list[str]:
     """Names of the products of an activation and a weight that is worth quantising."""
     weights = {w.name for w in _large(graph)}
-    return [n.name for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+    found = [n.name for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+    return found + (convolved(graph) if how.convolutions else [])
 
 
-def _large(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+def convolved(graph: onnx.GraphProto) -> list[str]:
+    """Names of the convolutions of pictures by a weight that is worth quantising."""
+    weights = {w.name for w in _large(graph, 4)}
+    return [n.name for n in graph.node if n.op_type == "Conv" and n.input[1] in weights]
+
+
+def _large(graph: onnx.GraphProto, dimensions: int = 2) -> list[onnx.TensorProto]:
     """Weights that are worth quantising."""
-    return [w for w in graph.initializer if len(w.dims) == 2 and np.prod(w.dims) >= LEAST]
+    return [w for w in graph.initializer if len(w.dims) == dimensions and np.prod(w.dims) >= LEAST]
 
 
 def plain_products(graph: onnx.GraphProto) -> None:
@@ -260,6 +281,8 @@ def count_quantised(model: onnx.ModelProto) -> int:
             count += 1
         elif node.op_type == "MatMulInteger":
             count += node.input[1] in narrow
+        elif node.op_type == "QLinearConv":
+            count += node.input[3] in narrow
         elif node.op_type == "MatMul":
             behind = made.get(node.input[1])
             count += node.input[1] in halves
@@ -277,29 +300,42 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         onnx.save(model, path)
 
 
-def _dynamic(model: onnx.ModelProto, path: Path, chosen: Sequence[str]) -> None:
+def _dynamic(model: onnx.ModelProto, path: Path, chosen: Sequence[str], feeds: Sequence[Feeds]) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     del model.graph.value_info[:]  # the tool stumbles over shapes that are there already
+    wanted = set(chosen)
+    convolutions = [name for name in convolved(model.graph) if name in wanted]
+    rest = [name for name in chosen if name not in convolutions]
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         save(model, plain)
+        large = model.ByteSize() > 4 * LARGE
         path.with_name(path.name + ".data").unlink(missing_ok=True)
-        quantize_dynamic(
-            plain, path, op_types_to_quantize=["MatMul"], nodes_to_quantize=list(chosen), per_channel=True,
-            # 7 bits: on CPUs without VNNI two products of 8 bits are summed in 16 bits, and may not fit.
-            reduce_range=True, weight_type=QuantType.QInt8,
-            use_external_data_format=model.ByteSize() > 4 * LARGE,
-            extra_options={"MatMulConstBOnly": True},
-        )  # fmt: skip
+        if convolutions:
+            integer.convolve(plain, plain if rest else path, convolutions, calibration(feeds))
+        if rest:
+            quantize_dynamic(
+                plain, path, op_types_to_quantize=["MatMul"], nodes_to_quantize=rest, per_channel=True,
+                reduce_range=integer.SEVEN_BITS, weight_type=QuantType.QInt8,
+                use_external_data_format=large, extra_options={"MatMulConstBOnly": True},
+            )  # fmt: skip
+
+
+def calibration(feeds: Sequence[Feeds]) -> Sequence[Feeds]:
+    """
+    Raises:
+        TaktError: there are none.
+    """
+    if not feeds:
+        raise TaktError("fixed scales of activations need observations: say --observations")
+    return feeds
 
 
 def _static(
     model: onnx.ModelProto, path: Path, how: How, chosen: Sequence[str], feeds: Sequence[Feeds]
 ) -> None:
-    if not feeds:
-        raise TaktError("fixed scales of activations need observations: say --observations")
-    qdq.insert(model, how.precision, chosen, feeds, how.per_channel)
+    qdq.insert(model, how.precision, chosen, calibration(feeds), how.per_channel)
     save(model, path)
 
 

@@ -80,13 +80,12 @@ def _nano(place: Path, wanted: Wanted) -> Source:
     model: nano.Nano = train.load(place).eval()
     joining = wanted.joining or "prefix"
     guided = joining == "guided"
-    parts = [
-        nano_graphs.prefix(model, wanted.words_length),
-        nano_graphs.step(model, wanted.beta if guided else None),
-    ]
+    step = nano_graphs.step(model, wanted.beta if guided else None)
+    length = wanted.words_length
+    parts = [nano_graphs.reader(model, length), nano_graphs.prefix(model, length), step]
     steps = wanted.steps or STEPS
     if wanted.fused:
-        parts.append(denoise(parts[1], steps))
+        parts.append(denoise(step, steps))
     if wanted.critic:
         parts.append(nano_graphs.critic(model))
     return Source(

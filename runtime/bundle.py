@@ -30,8 +30,8 @@ class Bundle:
     """A verified folder.
 
     Attributes:
-        graphs: "prefix", "step", with words that a graph reads "words", and with all steps in one
-            "denoise" -> file.
+        graphs: "prefix", "step", with words that a graph reads "words" and perhaps "reader", and with all
+            steps in one "denoise" -> file.
         words_length: L, the fixed number of tokens; 0 without a tokenizer.
         prompt: how an instruction becomes the text that is read.
         steps: of the sampler, >= 1.
@@ -148,7 +148,7 @@ def _describe(path: Path, policy: dict[str, Any]) -> Bundle:
     tokenizer = policy.get("tokenizer")
     wanted = ["prefix", "step"]
     if tokenizer is not None and "words" in policy["graphs"]:
-        wanted.insert(0, "words")
+        wanted = ["words", *(name for name in ("reader",) if name in policy["graphs"]), *wanted]
     if "denoise" in policy["graphs"]:
         wanted.append("denoise")
     sampler, spec = policy["sampler"], PolicySpec.from_json(policy["spec"])

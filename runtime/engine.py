@@ -44,7 +44,7 @@ class GraphPolicy:
     ) -> None:
         """
         Args:
-            graphs: "prefix", "step", where the bundle has a tokenizer "words", and what `think` needs.
+            graphs: those of the bundle, and what `think` needs.
             clock: s.
             think: how many chunks to draw and who judges them; the bundle's number, and coherence.
 
@@ -57,6 +57,7 @@ class GraphPolicy:
         self.judge: Judge = judge_of(self.think, bundle.spec, graphs)
         self._bundle, self._graphs, self._clock = bundle, graphs, clock
         self._batched = batched(graphs)
+        self._loops = isinstance(graphs["step"], Looping)
         if self.think.candidates > 1 and not self._batched:
             raise TaktError(
                 f"{bundle.path} draws candidates with a batch of one: export with --dynamic-batch"
@@ -149,7 +150,10 @@ class GraphPolicy:
         return feeds
 
     def _instruction(self, text: str) -> Arrays:
-        """tokens (or ids, where no graph makes tokens of them) and mask of a text; computed once."""
+        """What the prefix is given of a text, computed once.
+
+        What a reader says of it, else its tokens (or ids, where no graph makes tokens of them) and mask.
+        """
         if self._words is None:
             return {}
         if text not in self._tokens:
@@ -157,6 +161,8 @@ class GraphPolicy:
             made = {"ids": ids, "mask": mask}
             if "words" in self._graphs:
                 made = {"mask": mask, **self._graphs["words"](made)}
+            if "reader" in self._graphs:
+                made = dict(self._graphs["reader"](made))
             self._tokens[text] = made
         self._tokens.move_to_end(text)
         if len(self._tokens) > _WORDS_KEPT:
@@ -178,7 +184,7 @@ class GraphPolicy:
         if draws > 1:  # one look at the frames serves all draws
             memory = {name: np.repeat(value, draws, axis=0) for name, value in memory.items()}
         # In one run where the graphs or the engine can, and where no step is likely to be left out.
-        if steps == most and ("denoise" in self._graphs or isinstance(self._graphs["step"], Looping)):
+        if steps == most and ("denoise" in self._graphs or self._loops):
             actions, seconds = self._whole(memory, noise, kept, weights)
         else:
             each = self.pace.step(asked * draws)

@@ -1,14 +1,15 @@
 """What an engine is, and ONNX Runtime as one; graphs are compared with the spec before they run.
 
     words    ids, mask (1, L) int64                                     -> tokens (1, L, D)
-    prefix   frames_<camera> (B, h, w, 3) uint8, state (B, S), tokens (B, L, D), mask (B, L)
-                                                                        -> memory_*, done? (B,)
+    reader   tokens, mask                                               -> said_* (1, ...)
+    prefix   frames_<camera> (B, h, w, 3) uint8, state (B, S), said_* (B, ...) or, without a
+             reader, tokens (B, L, D), mask (B, L)                      -> memory_*, done? (B,)
     step     memory_*, x (B, H, W), t (1,), dt (1,), kept (B, H, A), kept_mask (B, H)
                                                                         -> x_next, actions (B, H, A)
     denoise  what step takes, without t and dt                          -> actions (B, H, A)
 
-Where there is no graph of words, the prefix takes the ids (B, L) themselves. W, the width of the noise, is A
-where the bundle names none.
+Words and reader run once an instruction. Where there is no graph of words, the prefix takes the ids (B, L)
+themselves. W, the width of the noise, is A where the bundle names none.
 
 Everything without a type is float32; `kept` and `actions` are in physical units. The batch B is 1, or
 open where the exporter left it so. An exporter drops the inputs a graph does not use, so a graph is fed
@@ -118,7 +119,15 @@ def check_graphs(bundle: Bundle, graphs: Mapping[str, Graph]) -> None:
     prefix |= {f"frames_{c.name}": ("uint8", (1, c.height, c.width, 3)) for c in spec.cameras}
     if "words" in graphs:
         _check(bundle, graphs, "words", words, outputs={"tokens"})
-        prefix |= {"tokens": ("float32", (1, length, None)), "mask": words["mask"]}
+        tokens: dict[str, tuple[str, Shape]] = {
+            "tokens": ("float32", (1, length, None)),
+            "mask": words["mask"],
+        }
+        prefix |= tokens
+        if "reader" in graphs:
+            _check(bundle, graphs, "reader", tokens)
+            said = graphs["reader"].outputs
+            prefix |= {port: of for port, of in graphs["prefix"].inputs.items() if port in said}
     elif bundle.tokenizer is not None:
         prefix |= words
     _check(bundle, graphs, "prefix", prefix, needed={f"frames_{c.name}" for c in spec.cameras})

@@ -6,43 +6,30 @@ time. The first runs after loading allocate and do not count.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
+from runtime.estimate import Quantile
 
 WARMUP = 2  # runs that do not count
 WINDOW = 32  # runs that are remembered
 QUANTILE = 0.9
 
 
-class Estimate:
-    """Seconds of something that is done again and again."""
-
-    def __init__(self) -> None:
-        self._warm = 0
-        self._recent: deque[float] = deque(maxlen=WINDOW)
-        self.value: float | None = None
-
-    def add(self, seconds: float) -> None:
-        """One run's time; the value is None until one counts."""
-        self._warm += 1
-        if self._warm > WARMUP:
-            self._recent.append(seconds)
-            self.value = float(np.quantile(list(self._recent), QUANTILE))
+def _recent() -> Quantile:
+    return Quantile(float("inf"), WINDOW, WARMUP)
 
 
 class Pace:
     """Estimates of the prefix and of a step, by the number of rows in the batch."""
 
     def __init__(self) -> None:
-        self._prefix: dict[int, Estimate] = {}
-        self._step: dict[int, Estimate] = {}
+        self._prefix: dict[int, Quantile] = {}
+        self._step: dict[int, Quantile] = {}
 
     def ran(self, prefix: float, steps: Sequence[float], asked: int, rows: int) -> None:
         """Note one inference, s: `asked` observations in the prefix, `rows` chunks in each step."""
-        self._prefix.setdefault(asked, Estimate()).add(prefix)
-        self._step.setdefault(rows, Estimate()).add(sum(steps) / len(steps))
+        self._prefix.setdefault(asked, _recent()).put(0.0, prefix)
+        self._step.setdefault(rows, _recent()).put(0.0, sum(steps) / len(steps))
 
     def prefix(self, asked: int = 1) -> float | None:
         """s that the prefix takes; None while unknown."""
@@ -57,7 +44,7 @@ class Pace:
         each = self.step(rows)
         if left is None or not each:
             return most
-        return int(np.clip(left // each, 1, most))
+        return int(min(max(left // each, 1), most))
 
     def candidates_in(self, left: float | None, steps: int, most: int, asked: int = 1) -> int:
         """How many draws for each observation fit with all their steps: `most`, its halves, or 1."""
@@ -70,7 +57,9 @@ class Pace:
         return count
 
 
-def _at(known: dict[int, Estimate], rows: int) -> float | None:
+def _at(known: dict[int, Quantile], rows: int) -> float | None:
     """The estimate for a batch; where it never ran, in proportion to the largest smaller one that did."""
-    values = {n: e.value for n, e in known.items() if e.value is not None and n <= rows}
-    return values[max(values)] * rows / max(values) if values else None
+    for n in sorted(known, reverse=True):
+        if n <= rows and (value := known[n].value(QUANTILE)) is not None:
+            return value * rows / n
+    return None

@@ -1,6 +1,7 @@
 """Nano: a small vision-language-action policy that two CPU cores can train and run.
 
-    prefix   two cameras, words, joint state -> memory       (vision once a chunk)
+    reader   words -> what is asked for                      (once an instruction)
+    prefix   two cameras, that, joint state -> memory        (vision once a chunk)
     step     memory, x, tau -> next x                        (a few small layers, N times)
 
 Words are token states of a sentence encoder (minilm.py). Four queries read them by attention: for the
@@ -38,7 +39,10 @@ VERB = QUERIES.index("verb")
 # What was understood (B, cond), the joints that it is relative to (B, S), and 1 where the arm is held still,
 # since something that is named is not there (B, 1).
 Memory = tuple[Tensor, Tensor, Tensor]
+# What was read of an instruction, see `Nano.read`: the same for every look at the frames.
+Said = dict[str, Tensor]
 NEAR = 2  # tokens on each side that a token is bound with
+ASKED = ("query", "film", "alone", "beside")  # what `Eye.ask` returns
 CELL = 4  # pixels a side of a cell of a map
 NAMED = ((1, 2), (3, 4), (7, 8))  # the meaning's rows that name each of ROLES: its colour, its kind
 # Which rows of the meaning (`Config.classes`) each query has to tell, by their places in it.
@@ -139,7 +143,7 @@ class Reader(nn.Module):
 
 
 class Eye(nn.Module):
-    """One camera: uint8 (B, h, w, 3) and words (B, 4, text) -> what was seen, as vectors."""
+    """One camera: uint8 (B, h, w, 3) and what words ask for -> what was seen, as vectors."""
 
     grid: Tensor
     here: Tensor
@@ -177,42 +181,58 @@ class Eye(nn.Module):
         x = x + F.relu(self.conv4(x))
         return x.flatten(2)
 
-    def forward(self, frames: Tensor, words: Tensor) -> dict[str, Tensor]:
-        """seen (B, F); matches (B, 3, cells) before the softmax; named keypoints (B, 3, 2); looked
-        (B, 3, channels), the map there; peak (B, 3), the most of a match at one cell; sure (B, 3), logits.
-        The three are ROLES.
-        """
-        return self.find(self.maps(frames), words)
+    def forward(self, frames: Tensor, asked: Said) -> dict[str, Tensor]:
+        """What `find` returns, of frames (B, h, w, 3), uint8."""
+        return self.find(self.maps(frames), asked)
 
-    def find(self, maps: Tensor, words: Tensor) -> dict[str, Tensor]:
-        """What `forward` returns, from `maps` (B, channels, cells)."""
+    def ask(self, words: Tensor) -> Said:
+        """What to look for, from words (B, 4, text).
+
+        query (B, 3, channels + 1): what each of ROLES is like, and a threshold; film (B, channels, 2), a
+        factor and a shift of the maps; alone (B, cells) and beside (B, 7): how much it counts where a cell
+        is, and where it is from the landmark.
+        """
         query = torch.stack([match(words[:, i]) for i, match in enumerate(self.match)], 1)
+        gain, shift = self.film(words[:, VERB]).chunk(2, 1)
+        counts = self.spatial(torch.cat([words[:, 0], words[:, 2], words[:, VERB]], 1))
+        alone, beside = counts.chunk(2, 1)
+        film = torch.stack([1 + gain, shift], 2)
+        return {"query": query, "film": film, "alone": alone @ self.here.T, "beside": beside}
+
+    def find(self, maps: Tensor, asked: Said) -> dict[str, Tensor]:
+        """What of `ask` is where in `maps` (B, channels, cells).
+
+        Returns:
+            seen (B, F); matches (B, 3, cells) before the softmax; named keypoints (B, 3, 2); looked
+            (B, 3, channels), the map there; peak (B, 3), the most of a match at one cell; sure (B, 3),
+            logits. The three are ROLES.
+        """
+        query, film = asked["query"], asked["film"]
         matches = query[..., :-1] @ maps * (maps.shape[1] ** -0.5) * 4
         # How sure the match is: the likeness of the best cell, against a learned threshold.
         sure = matches.amax(-1) + query[..., -1]
-        matches = torch.cat([matches[:, :1] + self.where(matches[:, 2], words)[:, None], matches[:, 1:]], 1)
+        where = asked["alone"] + self.where(matches[:, 2], asked["beside"])
+        matches = torch.cat([matches[:, :1] + where[:, None], matches[:, 1:]], 1)
         weights = matches.softmax(-1)
         named = weights @ self.grid
         looked = weights @ maps.transpose(1, 2)
-        gain, shift = self.film(words[:, VERB])[:, :, None].chunk(2, 1)
-        free = self.points(F.relu(maps * (1 + gain) + shift)).softmax(-1) @ self.grid
+        free = self.points(F.relu(maps * film[..., :1] + film[..., 1:])).softmax(-1) @ self.grid
         seen = torch.cat([named.flatten(1), torch.sigmoid(sure), looked.flatten(1), free.flatten(1)], 1)
         found = {"named": named, "looked": looked, "sure": sure, "peak": weights.amax(-1)}
         return {"seen": seen, "matches": matches, **found}
 
-    def where(self, landmark: Tensor, words: Tensor) -> Tensor:
-        """What spatial words add to the thing's match, shape (B, cells).
+    def where(self, landmark: Tensor, beside: Tensor) -> Tensor:
+        """What words as "left of the bowl" add to the thing's match, shape (B, cells).
 
-        "The leftmost" counts where a cell is, "left of the bowl" where it is from the landmark.
+        It is of where a cell is from the landmark; "the leftmost", of where it is alone, is in `ask`.
 
         Args:
             landmark: its match, (B, cells). It is taken as it stands: the thing's error teaches it nothing.
+            beside: (B, 7), how much each feature of a place counts.
         """
-        counts = self.spatial(torch.cat([words[:, 0], words[:, 2], words[:, VERB]], 1))
-        alone, beside = counts.chunk(2, 1)
         at = landmark.detach().softmax(-1) @ self.grid
         there = place_features(self.grid - at[:, None])
-        return alone @ self.here.T + (there @ beside[:, :, None])[..., 0]
+        return (there @ beside[:, :, None])[..., 0]
 
     @property
     def width(self) -> int:
@@ -296,18 +316,41 @@ class Nano(nn.Module):
             frames: one (B, size, size, 3) uint8 tensor a camera.
             state: (B, S), rad. tokens: (B, L, words). mask: (B, L).
         """
+        return self.look(frames, state, self.read(tokens, mask))
+
+    def read(self, tokens: Tensor, mask: Tensor) -> Said:
+        """Everything that words (B, L, words) alone decide, however often the frames are looked at then.
+
+        Returns:
+            words (B, 4, text); clear (B, 3), 1 where a role was read clearly enough to be called missing; and
+            for each camera what its `Eye.ask` returns, "query_front" for one.
+        """
         words = self.reader(tokens, mask)
-        eyes = [eye(image, words) for eye, image in zip(self.each_eye(), frames, strict=True)]
-        joints = self.joints(state)
+        said = {"words": words, "clear": (self.clear(words) > self.config.clear_above).to(words.dtype)}
+        for name, eye in zip(self.config.cameras, self.each_eye(), strict=True):
+            said |= {f"{part}_{name}": value for part, value in eye.ask(words).items()}
+        return said
+
+    def look(self, frames: list[Tensor], state: Tensor, said: Said) -> dict[str, Any]:
+        """As `see`, of words that were read."""
+        words, joints = said["words"], self.joints(state)
+        eyes = []
+        for name, eye, image in zip(self.config.cameras, self.each_eye(), frames, strict=True):
+            eyes.append(eye(image, {part: said[f"{part}_{name}"] for part in ASKED}))
         seen = torch.cat([e["seen"] for e in eyes] + [joints], 1)
         positions = self.locate(seen)
         cond = self.trunk(torch.cat([seen, positions, words[:, VERB]], 1))
         asked = given(words, joints, eyes)
-        return {"cond": cond, "positions": positions, "eyes": eyes, "words": words, "asked": asked}
+        found = {"cond": cond, "positions": positions, "eyes": eyes, "words": words}
+        return found | {"asked": asked, "clear": said["clear"]}
 
     def prefix(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> Memory:
         """What `step` remembers of an observation."""
-        out = self.see(frames, state, tokens, mask)
+        return self.prefix_of(frames, state, self.read(tokens, mask))
+
+    def prefix_of(self, frames: list[Tensor], state: Tensor, said: Said) -> Memory:
+        """As `prefix`, of words that were read."""
+        out = self.look(frames, state, said)
         still = (self.likely(out) < self.config.hold_below).to(state.dtype)
         return out["cond"], state, still * self.resting(state)
 
@@ -322,8 +365,7 @@ class Nano(nn.Module):
 
         Where a word was never heard, what it names may well be there: no role counts that is not clear.
         """
-        clear = (self.clear(out["words"]) > self.config.clear_above).to(out["words"].dtype)
-        return 1 - (torch.sigmoid(self.possible(out["asked"])) * clear).amax(1, keepdim=True)
+        return 1 - (torch.sigmoid(self.possible(out["asked"])) * out["clear"]).amax(1, keepdim=True)
 
     def clear(self, words: Tensor) -> Tensor:
         """How surely the colour and the kind of each of ROLES were read, 0 .. 1, shape (B, 3)."""

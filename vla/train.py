@@ -195,7 +195,7 @@ def asked(model: nano.Nano, frames: Frames, draws: int, seed: int, batch: int = 
         for _ in range(draws):
             b = frames.batch(index, rng)
             words = model.reader(b["tokens"], b["mask"])
-            saw = [eye.find(each, words) for eye, each in zip(eyes, maps, strict=True)]
+            saw = [eye.find(each, eye.ask(words)) for eye, each in zip(eyes, maps, strict=True)]
             part.append(given(words, model.joints(b["state"]), saw))
         out.append(torch.stack(part))
     return torch.cat(out, 1)

@@ -48,7 +48,7 @@ def parts(kind: str) -> dict[str, graph.Part]:
     torch.manual_seed(0)
     if kind == "nano":
         model = train.load(ROOT / "checkpoints" / "nano").eval()
-        made = [nano_graphs.prefix(model), nano_graphs.step(model)]
+        made = [nano_graphs.prefix(model), nano_graphs.step(model), nano_graphs.reader(model)]
     elif kind == "plain":
         # What training makes of it: the outlet begins at 0, and nothing would come of anything.
         small = plain.Plain(crane())
@@ -97,6 +97,7 @@ def feeds(model: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
 # A graph that is quantised, or in half precision already, is built as it is typed: ("",).
 GRAPHS: dict[str, tuple[Callable[[], Path], tuple[str, ...]]] = {
     "nano-words": (lambda: file("nano", "words"), ("",)),  # in fp16 by the test of takt build
+    "nano-reader": (lambda: file("nano", "reader"), ("", "fp16")),
     "nano-critic": (lambda: file("nano", "critic"), ("", "fp16")),
 }
 KINDS = ("nano", "plain", "smolvla", "pi0", "pi05")

@@ -148,7 +148,7 @@ def test_an_export_is_a_bundle_that_says_what_it_measured(exported: tuple[Path, 
 
 
 def test_no_graph_names_the_machine_that_wrote_it(exported: tuple[Path, np.ndarray]) -> None:
-    for name in ("prefix", "step"):
+    for name in ("reader", "prefix", "step"):
         content = (exported[0] / f"{name}.onnx").read_bytes()
         assert str(Path(__file__).parent.parent.parent).encode() not in content
         assert b"site-packages" not in content
@@ -160,11 +160,14 @@ def test_prefix_and_step_equal_torch(exported: tuple[Path, np.ndarray], model: n
     seen = look(seed)
     states, mask = tokens(table)
     feeds = {f"frames_{c}": seen.frames[c][None] for c in CONFIG.cameras}
-    feeds |= {"state": seen.state[None], "tokens": states.numpy(), "mask": mask.numpy()}
+    said = OnnxGraph(folder / "reader.onnx")({"tokens": states.numpy(), "mask": mask.numpy()})
+    feeds |= {"state": seen.state[None]} | said
     cond, joints, still, done = run(folder / "prefix.onnx", feeds)
     frames = [torch.from_numpy(seen.frames[c])[None] for c in CONFIG.cameras]
     with torch.inference_mode():
         wanted = model.prefix(frames, torch.from_numpy(seen.state)[None], states, mask)
+        for name, value in model.read(states, mask).items():
+            np.testing.assert_allclose(said[f"said_{name}"], value.numpy(), atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(cond, wanted[0].numpy(), atol=1e-4, rtol=1e-4)
     np.testing.assert_array_equal(joints, seen.state[None])
     np.testing.assert_array_equal(still, wanted[2].numpy())

@@ -89,7 +89,7 @@ def test_all_steps_in_one_are_the_steps_and_no_larger(plain: Path, how: How, tmp
 
 def test_groups_and_rules_do_not_ask_which_graph_a_layer_is_in(plain: Path) -> None:
     """What is kept of the step is kept of the graph of all steps."""
-    names = {part: quantise.names(plain / f"{part}.onnx", ["up$"]) for part in ("step", "denoise")}
+    names = {part: quantise.names(plain / f"{part}.onnx", ["up$"], HOWS[0]) for part in ("step", "denoise")}
     assert [quantise.module(name) for name in names["step"]] == ["down"]
     assert [quantise.module(name) for name in names["denoise"]] == ["down"] * STEPS
     assert {quantise.group(name) for of in names.values() for name in of} == {"down"}

@@ -183,24 +183,32 @@ def test_a_loss_is_the_same_for_the_same_generator() -> None:
 def test_maps_are_the_same_for_every_sentence() -> None:
     """What a thing looks like is then learned for all sentences at once, those never heard included."""
     model, b = made(), batch(2)
-    eye = model.each_eye()[0]
-    words = model.reader(b["tokens"], b["mask"])
-    calls: list[Tensor] = []
+    eye, calls = model.each_eye()[0], list[Tensor]()
     plain = eye.maps
     eye.maps = lambda frames: calls.append(plain(frames)) or calls[-1]  # type: ignore
-    eye(b["frames"][0], words)
-    eye(b["frames"][0], words.flip(0) + 1)
+    for tokens in (b["tokens"], b["tokens"].flip(0) + 1):
+        model.see(b["frames"], b["state"], tokens, b["mask"])
     torch.testing.assert_close(calls[0], calls[1], atol=0, rtol=0)
+
+
+def test_what_was_read_once_serves_every_look() -> None:
+    """The memory is that of the whole prefix, to the bit, whatever the frames are."""
+    model, b = made(), batch(2)
+    said = model.read(b["tokens"], b["mask"])
+    for frames in (b["frames"], [f.flip(0) for f in b["frames"]]):
+        whole = model.prefix(frames, b["state"], b["tokens"], b["mask"])
+        for one, other in zip(whole, model.prefix_of(frames, b["state"], said), strict=True):
+            torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
 def test_spatial_words_move_the_match_of_the_thing_alone() -> None:
     model, b = made(), batch(3)
     eye = model.each_eye()[0]
     words = model.reader(b["tokens"], b["mask"])
-    before = eye(b["frames"][0], words)["matches"]
+    before = eye(b["frames"][0], eye.ask(words))["matches"]
     with torch.no_grad():
         eye.spatial[2].weight.add_(1.0)
-    after = eye(b["frames"][0], words)["matches"]
+    after = eye(b["frames"][0], eye.ask(words))["matches"]
     assert not torch.allclose(before[:, 0], after[:, 0], atol=1e-3)
     torch.testing.assert_close(before[:, 1:], after[:, 1:], atol=0, rtol=0)
 
