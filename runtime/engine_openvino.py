@@ -36,6 +36,11 @@ class OpenVinoGraph:
         try:
             compiled = core.compile_model(str(path), "CPU", settings)
         except Exception as error:  # a RuntimeError of many lines, or what its bindings make of one
+            if "QLinearConv" in str(error):  # which it reads with one scale a weight alone
+                raise TaktError(
+                    f"{path} has convolutions in int8 as ONNX Runtime takes them, not OpenVINO: use --engine "
+                    "onnx, or takt export --precision int8 --static"
+                ) from None
             raise TaktError(f"{path} cannot be loaded by OpenVINO: {one_line(error)}") from None
         # A port has several names where nodes were merged; ours is the one that the ONNX file gives it.
         self.inputs = {port.any_name: (_dtype(port), _shape(port)) for port in compiled.inputs}

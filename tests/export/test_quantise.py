@@ -16,6 +16,7 @@ import vla.__main__ as frontdoor
 from export import graph, quantise
 from export.quantise import How
 from runtime import bundle
+from runtime.engine_openvino import OpenVinoGraph
 from runtime.graphs import OnnxGraph
 from tests import fakes
 from vla.contract import TaktError
@@ -141,6 +142,14 @@ def test_what_is_kept_of_them_stays(eye: Path, kept: tuple[str, ...]) -> None:
     assert (report.quantised, report.kept) == (4 - len(kept), tuple(sorted(kept)))
     left = {quantise.module(node.name) for node in onnx.load(eye).graph.node if node.op_type == "Conv"}
     assert left == {name for name in kept if name != "mlp"}
+
+
+def test_openvino_is_refused_convolutions_of_onnx_runtimes_in_a_line(eye: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    OpenVinoGraph(eye, openvino.Core())
+    quantise.quantise(eye, How("int8"), [pictures(0)])
+    with pytest.raises(TaktError, match="--static"):
+        OpenVinoGraph(eye, openvino.Core())
 
 
 def test_only_convolutions_want_observations(eye: Path, file: Path) -> None:
