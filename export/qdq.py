@@ -1,11 +1,13 @@
 """Fixed scales for products: what TensorRT and OpenVINO read as int8 or fp8 (E4M3), symmetric Q/DQ pairs.
 
     x -> [Mul by 1/s] -> QuantizeLinear -> DequantizeLinear -> MatMul <- DequantizeLinear <- weight
+    x ----------------> QuantizeLinear -> DequantizeLinear -> Conv   <- DequantizeLinear <- weight
 
 Activations have one scale, weights one for each output channel. For each weight the scale of what it is
 multiplied with is the one, among several shares of the largest value seen, that errs least, and so is how
 much of the difficulty moves from activations to weights: s_j = max|X_j|^a / max|W_j|^(1-a) (SmoothQuant,
-arXiv 2211.10438, equation 4). Products of one weight, as in a graph of all steps, have its scales together.
+arXiv 2211.10438, equation 4). Of a convolution it is the one at which what comes in is rounded best, and
+nothing is moved. Products of one weight, as in a graph of all steps, have its scales together.
 """
 
 from __future__ import annotations
@@ -76,9 +78,12 @@ def insert(
     wanted = set(chosen)
     readers: dict[str, list[onnx.NodeProto]] = {}  # weight -> its products
     for node in model.graph.node:
-        if node.op_type == "MatMul" and node.name in wanted:
+        if node.op_type in ("MatMul", "Conv") and node.name in wanted:
             readers.setdefault(node.input[1], []).append(node)
-    found = {w: scales(x, weights[w], kind, per_channel) for w, x in _recorded(model, readers, feeds)}
+    found = {}
+    for w, x in _recorded(model, readers, feeds):
+        plain = weights[w].ndim == 2
+        found[w] = scales(x, weights[w], kind, per_channel) if plain else Scales(rounding(x, kind), None)
     for weight, nodes in readers.items():
         stored = _store(model.graph, nodes[0].name, weights[weight], kind, found[weight], per_channel)
         for node in nodes:
@@ -109,6 +114,17 @@ def scales(x: np.ndarray, weight: np.ndarray, kind: Format, per_channel: bool = 
     return Scales(scale, smooth) if least < GAIN * plain[0] else Scales(plain[1], None)
 
 
+def rounding(x: np.ndarray, kind: Format) -> float:
+    """The scale at which x, of any shape, is rounded with the least mean square error."""
+    top = max(float(np.abs(x).max()), 1e-9) / kind.top
+
+    def error(share: float) -> float:
+        scale = np.float32(share * top)
+        return float(np.square(kind.round(x / scale) * scale - x).mean())
+
+    return min(SHARES, key=error) * top
+
+
 def smoothing(x: np.ndarray, weight: np.ndarray, alpha: float) -> np.ndarray:
     """What each channel of an activation is divided by, shape (K,)."""
     of_x, of_w = np.abs(x).max(axis=0), np.abs(weight).max(axis=1)
@@ -117,9 +133,14 @@ def smoothing(x: np.ndarray, weight: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def weight_scales(weight: np.ndarray, kind: Format, per_channel: bool) -> np.ndarray:
-    """Shape (M,), or of one number."""
-    top = np.abs(weight).max(axis=0) if per_channel else np.abs(weight).max(keepdims=True)[0]
-    return (np.maximum(top, 1e-9) / kind.top).astype(np.float32)
+    """Of each output channel, as the weight is divided by them; or one number.
+
+    Args:
+        weight: (K, M), which gives (M,), or a convolution's (M, ...), which gives (M, 1, ...).
+    """
+    others = 0 if weight.ndim == 2 else tuple(range(1, weight.ndim))
+    top = np.abs(weight).max(axis=others, keepdims=weight.ndim > 2) if per_channel else np.abs(weight).max()
+    return (np.maximum(np.atleast_1d(top), 1e-9) / kind.top).astype(np.float32)
 
 
 def _recorded(
@@ -159,11 +180,12 @@ def _store(
         _constant(graph, f"{name}_smooth", (1 / found.smooth).astype(np.float32))
     of_w = weight_scales(weight, kind, each)
     zero = kind.store(np.zeros((), np.float32))
-    of_w = of_w if each else of_w.reshape(())
+    few = kind.store(kind.round(weight / of_w))
+    of_w = of_w.reshape(-1 if each else ())
     for part, value in (
         ("x_scale", np.float32(found.activation)), ("x_zero", zero), ("w_scale", of_w),
         ("w_zero", np.broadcast_to(zero, of_w.shape).copy()),
-        ("w_few", kind.store(kind.round(weight / of_w))),
+        ("w_few", few),
     ):  # fmt: skip
         _constant(graph, f"{name}_{part}", np.asarray(value))
     return name
@@ -179,7 +201,7 @@ def _wrap(graph: onnx.GraphProto, node: onnx.NodeProto, stored: str, found: Scal
         )
         x = f"{name}_smoothed"
     pair = [f"{stored}_x_scale", f"{stored}_x_zero"]
-    axis: dict[str, Any] = {"axis": 1} if each else {}
+    axis: dict[str, Any] = {"axis": 1 if node.op_type == "MatMul" else 0} if each else {}
     of_weight = [f"{stored}_{part}" for part in ("w_few", "w_scale", "w_zero")]
     # A pair for every product, those of one weight included: engines fuse each with its own.
     made += [
@@ -190,7 +212,7 @@ def _wrap(graph: onnx.GraphProto, node: onnx.NodeProto, stored: str, found: Scal
     at = list(graph.node).index(node)
     for offset, new in enumerate(made):
         graph.node.insert(at + offset, new)
-    node.input[:] = [f"{name}_x", f"{name}_w"]
+    node.input[0], node.input[1] = f"{name}_x", f"{name}_w"
 
 
 def _constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> None:

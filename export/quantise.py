@@ -1,7 +1,7 @@
 """A float32 graph becomes one with fewer bits, and says how many of its products did.
 
     int8     weights per output channel; activations per tensor, of products measured as it runs (dynamic), of
-             convolutions fixed by calibration; or for TensorRT and OpenVINO all of products' fixed (Q/DQ,
+             convolutions fixed by calibration; or for TensorRT and OpenVINO all of them fixed (Q/DQ,
              symmetric int8)
     fp16     products in half precision (half.py)
     w4a16    weights of 4 bits in blocks of 32 along the input; activations as they are
@@ -85,7 +85,7 @@ class How:
     @property
     def convolutions(self) -> bool:
         """Whether convolutions have fewer bits as well; their activations always have fixed scales."""
-        return self.precision == "int8" and not self.static
+        return self.precision == "int8"
 
 
 def quantise(
@@ -283,7 +283,7 @@ def count_quantised(model: onnx.ModelProto) -> int:
             count += node.input[1] in narrow
         elif node.op_type == "QLinearConv":
             count += node.input[3] in narrow
-        elif node.op_type == "MatMul":
+        elif node.op_type in ("MatMul", "Conv"):
             behind = made.get(node.input[1])
             count += node.input[1] in halves
             count += behind is not None and behind.op_type == "DequantizeLinear" and behind.input[0] in narrow
