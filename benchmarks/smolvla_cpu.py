@@ -169,9 +169,9 @@ class Worker:
         rows: seconds of the stages, of each chunk.
     """
 
-    def __init__(self, name: str, folder: Path, threads: int, lerobot: Path) -> None:
+    def __init__(self, name: str, folder: Path, threads: int, lerobot: Path, script: Path = WORKER) -> None:
         python = lerobot if name == PEER else Path(sys.executable)
-        command = [str(each) for each in (python, "-W", "ignore", WORKER, name, folder, threads)]
+        command = [str(each) for each in (python, "-W", "ignore", script, name, folder, threads)]
         self.name, self.rows = name, list[dict[str, float]]()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
