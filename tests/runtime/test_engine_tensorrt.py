@@ -180,7 +180,7 @@ def test_what_cannot_be_captured_runs_all_the_same_and_is_told_once(
     for i in range(3):
         same(ours, theirs, [asked(2 * i)])
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3  # words, prefix, step
+    assert len(lines) == 4  # words, reader, prefix, step
     assert all("launched one by one" in line for line in lines)
 
 
@@ -336,7 +336,7 @@ def test_what_was_built_here_answers_here(precision: str, most: float, board: Pa
     assert frontdoor.main(["build", str(NANO), "--engine", engine, "--json", str(report)]) == 0
     said = json.loads(report.read_text())
     assert said["kept"]
-    assert [row["graph"] for row in said["graphs"]] == ["words", "prefix", "step"]
+    assert [row["graph"] for row in said["graphs"]] == ["words", "reader", "prefix", "step"]
     assert all(0 <= row["difference"] <= most for row in said["graphs"])
     assert any(row["difference"] > 0 for row in said["graphs"]) == bool(precision)
     assert (board / "timing-10.3.0-Emulated-8.7.cache").read_bytes() == b"measured"
