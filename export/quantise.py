@@ -184,7 +184,9 @@ def names(path: Path, keep: Iterable[str], how: How) -> list[str]:
 
 def calibrated(path: Path, how: How) -> bool:
     """Whether a graph needs observations, to fix scales of activations on."""
-    return how.static or (how.convolutions and bool(convolved(onnx.load(path).graph)))
+    return how.static or (
+        how.convolutions and bool(convolved(onnx.load(path, load_external_data=False).graph))
+    )
 
 
 def group(name: str) -> str:

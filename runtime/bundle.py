@@ -148,7 +148,7 @@ def _describe(path: Path, policy: dict[str, Any]) -> Bundle:
     tokenizer = policy.get("tokenizer")
     wanted = ["prefix", "step"]
     if tokenizer is not None and "words" in policy["graphs"]:
-        wanted = ["words", *(name for name in ("reader",) if name in policy["graphs"]), *wanted]
+        wanted = ["words", *(["reader"] if "reader" in policy["graphs"] else []), *wanted]
     if "denoise" in policy["graphs"]:
         wanted.append("denoise")
     sampler, spec = policy["sampler"], PolicySpec.from_json(policy["spec"])
