@@ -355,7 +355,7 @@ def test_takt_build_checks_a_bundle_where_there_is_no_gpu(
     ]
     assert frontdoor.main(args) == 0
     said = json.loads(out.read_text())
-    assert [row["graph"] for row in said["graphs"]] == ["words", "prefix", "step", "critic"]
+    assert [row["graph"] for row in said["graphs"]] == ["words", "reader", "prefix", "step", "critic"]
     assert all(row["megabytes"] > 0.1 and row["difference"] is None for row in said["graphs"])
     assert not said["kept"]
     assert not (tmp_path / "engines").exists()  # an engine that was built without its GPU is not kept
