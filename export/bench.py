@@ -25,6 +25,7 @@ from export import compared, measures, observations
 from export.variants import Variant, Worker, check_same
 from runtime import bundle, energy, engines
 from runtime.machine import machine
+from vla import atomic
 from vla.__main__ import check_writable
 from vla.contract import Observation, PolicySpec, TaktError
 
@@ -189,12 +190,12 @@ class Command:
 
     def _write(self, report: dict[str, Any], chosen: list[Variant], taken: list[list[measures.Turn]]) -> None:
         if self.json is not None:
-            self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
+            atomic.write_json(self.json, report)
         if self.profile is not None:
             i = self._first
             about = {key: report["variants"][i][key] for key in ("engine", "precision")}
             about |= {"machine": report["machine"], "policy": chosen[i].name, "threads": self.threads}
-            self.profile.write_text(jsonlib.dumps(measures.profile(taken[i], about)) + "\n")
+            atomic.write(self.profile, jsonlib.dumps(measures.profile(taken[i], about)) + "\n")
         if self.picture is not None:
             from export import pareto
 

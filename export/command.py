@@ -28,7 +28,7 @@ from export.parity import Gate, Refused
 from export.quantise import Precision
 from runtime.bundle import load, verify
 from runtime.machine import machine
-from vla import train_data
+from vla import atomic, train_data
 from vla.contract import TaktError
 
 MIXED_EPISODES = 40  # of each candidate of --mixed, where nothing else is said
@@ -118,7 +118,7 @@ class Command:
     def _tell(self, found: dict[str, Any]) -> None:
         if self.json:
             said = {"machine": machine(), "precision": self.precision, **found}
-            self.json.write_text(jsonlib.dumps(said, indent=1) + "\n")
+            atomic.write_json(self.json, said)
 
     def _plain(self, plain: Path) -> dict[str, float]:
         """The bundle in fp32, made or, where the checkpoint is one, taken; its differences from torch."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from export import compared, pareto
 from runtime import report
+from vla import atomic
 from vla.contract import TaktError
 
 
@@ -54,7 +55,7 @@ class Command(report.Command):
         pareto.save(data, self.out)
         if self.json is not None:
             about = {"picture": str(self.out), "variants": data["variants"], "ratios": data["ratios"]}
-            self.json.write_text(json.dumps(about, indent=2) + "\n")
+            atomic.write_json(self.json, about, indent=2)
         compared.show(data)
         print(f"picture: {self.out.resolve()}")
         return 0
@@ -103,7 +104,7 @@ class Command(report.Command):
         size = out.stat().st_size
         if self.json is not None:
             about = {"page": str(out), "bytes": size, "played_again": len(replays), "differ": differ}
-            self.json.write_text(json.dumps(about, indent=2) + "\n")
+            atomic.write_json(self.json, about, indent=2)
         told = f"{len(replays)} episodes played again, {differ} differ"
         print(f"page: {out.resolve()}, {size / 1e6:.1f} MB, {told}")
         return 0

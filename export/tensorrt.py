@@ -10,7 +10,6 @@ then with --check: what came out is counted and thrown away, because an engine i
 
 from __future__ import annotations
 
-import json as jsonlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from runtime.cuda import Cuda
 from runtime.engine_tensorrt import TensorrtGraph, key
 from runtime.graphs import OnnxGraph, one_line
 from runtime.tensorrt_library import MODULES, Library
+from vla import atomic
 from vla.contract import TaktError
 
 # Largest accepted difference from ONNX Runtime in fp32, relative to an output's largest value. TF32 and fp16
@@ -89,7 +89,7 @@ class Command:
                 "compute": compute,
                 "kept": not self.check,
             }
-            self.json.write_text(jsonlib.dumps({**about, "graphs": rows}, indent=1) + "\n")
+            atomic.write_json(self.json, {**about, "graphs": rows})
         return 0
 
     def _checked(self) -> tuple[str, str]:
@@ -206,7 +206,7 @@ def build(
     if timing is not None:
         timing.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         cache = config.get_timing_cache()
-        engine_cache.replace(timing, bytes(cache.serialize()))
+        atomic.write(timing, bytes(cache.serialize()), synced=True)
     return bytes(serialized)
 
 

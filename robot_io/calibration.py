@@ -12,7 +12,6 @@ degrees count 4095 steps a turn and so differ from these angles by 0.02 %.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from robot_io import registers as r
 from robot_io.bodies import GRIPPER as GRIPPER
 from robot_io.bodies import SO101, Body
 from robot_io.family import Family
+from vla import atomic
 from vla.contract import TaktError
 
 LEAST = 0.2  # rad; a joint that was moved less was not calibrated
@@ -132,6 +132,4 @@ def _motor(path: Path, joint: str, row: object, family: Family) -> Motor:
 def write(path: Path, calibration: Mapping[str, Motor]) -> None:
     """As LeRobot reads it; whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps({joint: asdict(m) for joint, m in calibration.items()}, indent=4) + "\n")
-    os.replace(beside, path)
+    atomic.write_json(path, {joint: asdict(m) for joint, m in calibration.items()}, indent=4)

@@ -8,7 +8,6 @@ measured_time        when, s since the episode began: the format's own timestamp
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import tyro
 from runtime import journal_reader, motion
 from runtime.journal import Meta
 from runtime.journal_reader import Recorded
+from vla import atomic
 from vla.contract import TaktError
 from vla.dataset import Dataset, Feature, Writer
 
@@ -55,7 +55,7 @@ class Command:
             print(f"{repeated} frames stand for ticks that were not recorded")
         if self.json is not None:
             counts = {"episodes": len(data.episodes), "frames": len(data), "left_out": left}
-            self.json.write_text(jsonlib.dumps(counts | {"repeated": repeated}, indent=1) + "\n")
+            atomic.write_json(self.json, counts | {"repeated": repeated})
         return 0
 
 

@@ -30,6 +30,7 @@ from rich.text import Text
 from runtime import bundle
 from runtime.doctor_engines import DOUBLE, board, chunks, openvino, tensorrt, tensorrt_rtx
 from runtime.finding import Row, first_line
+from vla import atomic
 from vla.contract import TaktError
 
 
@@ -49,7 +50,7 @@ class Command:
         print("the demo can run here" if ready else "the demo cannot run here: see the rows that failed")
         if self.json is not None:
             findings = {"ok": ready, "checks": [asdict(row) for row in rows]}
-            self.json.write_text(json.dumps(findings, indent=2) + "\n")
+            atomic.write_json(self.json, findings, indent=2)
         return 0 if ready else 1
 
 

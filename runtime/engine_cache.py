@@ -13,10 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vla import atomic
 from vla.contract import TaktError
 
 RECIPE = 1  # how a graph becomes an engine (export/tensorrt.py); counted up when that changes
@@ -107,24 +107,11 @@ def write(place: Path, graph: str, key: Key, data: bytes) -> Path:
     engine, about = _files(place, graph, key)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     about.unlink(missing_ok=True)
-    replace(engine, data)
+    atomic.write(engine, data, synced=True)
     digest = hashlib.sha256(data).hexdigest()
-    replace(about, (json.dumps({"key": asdict(key), "sha256": digest}, indent=1) + "\n").encode())
+    said = json.dumps({"key": asdict(key), "sha256": digest}, indent=1) + "\n"
+    atomic.write(about, said, synced=True)
     return engine
-
-
-def replace(file: Path, data: bytes) -> None:
-    """Write a file at once: beside it first, on the disk, and then in its place."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _files(place: Path, graph: str, key: Key) -> tuple[Path, Path]:

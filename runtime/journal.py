@@ -28,6 +28,7 @@ from typing import Any
 import av
 import pyarrow as pa
 
+from vla import atomic
 from vla.contract import ActionSpace, CameraSpec, TaktError
 
 FORMAT = 1
@@ -120,7 +121,7 @@ def place(root: Path, new: Path) -> Path:
                 raise
             number += 1  # another recorder was faster
             continue
-        sync_folder(root)
+        atomic.sync(root)
         return path
 
 
@@ -179,10 +180,10 @@ def close(folder: Path, ended: str, dropped: int = 0, success: bool | None = Non
     rows, end = _whole_rows(folder / TICKS, frames)
     if (folder / TICKS).exists():
         os.truncate(folder / TICKS, end)
-        sync_file(folder / TICKS)
+        atomic.sync(folder / TICKS)
     for camera in frames:
         if camera_file(folder, camera).exists():
-            sync_file(camera_file(folder, camera))
+            atomic.sync(camera_file(folder, camera))
     result = Commit(rows, frames, dropped, ended, success, recovered=True)
     write_commit(folder, result)
     return result
@@ -190,31 +191,8 @@ def close(folder: Path, ended: str, dropped: int = 0, success: bool | None = Non
 
 def write_commit(folder: Path, commit: Commit) -> None:
     """Last of all: when this returns the episode is complete, and stays so."""
-    write_synced(folder / COMMIT, json.dumps(asdict(commit), indent=1).encode() + b"\n")
+    atomic.write(folder / COMMIT, json.dumps(asdict(commit), indent=1) + "\n", synced=True)
     (folder / RESERVE).unlink(missing_ok=True)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """The whole of it under its name, on the disk, or nothing."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    sync_folder(path.parent)
-
-
-def sync_file(path: Path) -> None:
-    """On the disk, whoever wrote it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-sync_folder = sync_file  # a folder's entries are synced the same way
 
 
 @contextmanager

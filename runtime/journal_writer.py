@@ -23,6 +23,7 @@ from av.video.reformatter import VideoReformatter
 
 from runtime import journal
 from runtime.journal import Commit, Meta
+from vla import atomic
 from vla.contract import CameraSpec, TaktError
 
 # Kept free on the disk for the end of an episode that has filled it.
@@ -159,7 +160,7 @@ class Episode:
         }
         os.chmod(new, 0o777 & ~_umask())
         os.fsync(self._file.fileno())
-        journal.write_synced(new / journal.META, json.dumps(meta.to_json(), indent=1).encode() + b"\n")
+        atomic.write(new / journal.META, json.dumps(meta.to_json(), indent=1) + "\n", synced=True)
         self.folder = journal.place(root, new)
 
     def put(self, row: Row, frames: Mapping[str, np.ndarray]) -> None:

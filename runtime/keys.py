@@ -9,7 +9,6 @@ DIR/NAME/                      --client NAME: client.key, client.pub, server.pub
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
 import re
 import struct
@@ -20,6 +19,7 @@ import tyro
 import zmq
 from zmq.utils import z85
 
+from vla import atomic
 from vla.contract import TaktError
 
 _PUBLIC, _SECRET = "takt-public-key", "takt-secret-key"
@@ -211,5 +211,5 @@ class Command:
         for file in files:
             print(file)
         if self.json is not None:
-            self.json.write_text(jsonlib.dumps({"files": [str(file) for file in files]}, indent=2) + "\n")
+            atomic.write_json(self.json, {"files": [str(file) for file in files]}, indent=2)
         return 0

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from runtime import bundle
 from runtime.budget import CONTROL, POLICY, STAGES, limits
+from vla import atomic
 from vla.contract import PolicySpec, TaktError
 
 Profile = Mapping[str, Mapping[str, float]]  # stage -> quantile ("p50", "p99", ...) -> ms
@@ -269,7 +270,7 @@ class Command:
         Console().print(table(made))
         print("\n".join(self._lines(made, loaded.spec, steps)))
         if self.json is not None:
-            self.json.write_text(jsonlib.dumps(made.to_json(), indent=2) + "\n")
+            atomic.write_json(self.json, made.to_json(), indent=2)
         return 0 if made.feasible else 1
 
     def _lines(self, made: Plan, spec: PolicySpec, steps: int) -> list[str]:

@@ -7,7 +7,6 @@ it succeeded, and the episode is completed. `takt dataset` makes a LeRobotDatase
 from __future__ import annotations
 
 import contextlib
-import json
 import select
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from runtime.planner import InlineLink, Link, Planner
 from runtime.realtime import without_collections
 from runtime.recorder import Recorder
 from runtime.run import Presses, interruptible, make_robot, policy_at, robot_options, told
+from vla import atomic
 from vla.contract import Observation, PolicySpec, Robot, TaktError, check_match
 
 LEAD_IN = 60.0  # s within which a robot has to come to where its leader is
@@ -106,7 +106,7 @@ class Command:
                     break
         if self.json is not None:
             about = {"robot": self.robot, "task": self.task, "rate": self.rate, "machine": machine()}
-            self.json.write_text(json.dumps(about | {"episodes": rows}, indent=2) + "\n")
+            atomic.write_json(self.json, about | {"episodes": rows}, indent=2)
         if pressed():
             return 130
         return 0 if rows and all(row["ended"] == "done" and not row["problem"] for row in rows) else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from runtime.motion import Motion
 from runtime.planner import InlineLink, Planner
 from runtime.realtime import without_collections
 from runtime.run import interruptible, make_robot, robot_options, told
+from vla import atomic
 from vla.contract import Observation, Robot, TaktError, check_match
 
 
@@ -137,7 +137,7 @@ class Command:
             data: dict[str, Any] = {"place": str(self.place), "episode": self.episode, "robot": self.robot}
             data |= {"rate": self.rate, "machine": machine(), "rows": len(track.times)}
             data |= {"tracking": errors, "loop": result.to_json()}
-            self.json.write_text(json.dumps(data, indent=2) + "\n")
+            atomic.write_json(self.json, data, indent=2)
         if result.reason != "done":
             return 130 if result.reason == "interrupted" else 1
         if self.tolerance is not None and not worst <= self.tolerance:

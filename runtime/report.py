@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from runtime import trace
 from runtime.budget import CONTROL, POLICY, Rows
 from runtime.plan import read
+from vla import atomic
 from vla.contract import TaktError
 
 REST = "wire, waiting"  # what of a chunk is no stage: the way there and back, and the wait for a tick
@@ -265,8 +266,6 @@ class Command:
         with matplotlib.rc_context({"svg.hashsalt": "takt"}):
             draw(run).savefig(self.out, dpi=130)
         if self.json is not None:
-            self.json.write_text(
-                json.dumps({"picture": str(self.out), "latency_ms": run.cost}, indent=2) + "\n"
-            )
+            atomic.write_json(self.json, {"picture": str(self.out), "latency_ms": run.cost}, indent=2)
         print(f"picture: {self.out.resolve()}")
         return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,6 +31,7 @@ from runtime.realtime import line, real_time, without_collections
 from runtime.spawn import spawn
 from runtime.think import served
 from runtime.typed import Conversation, Heard
+from vla import atomic
 from vla.contract import Robot, TaktError, check_match
 
 Shown = tuple[page.Feed, str, Path, Any]  # the last a Recorder, or None
@@ -363,7 +363,7 @@ class Command:
         about |= {"deadline": self.deadline or limit["chunk"], "machine": machine()}
         if self.json is not None:
             data = {**about, "loop": result.to_json(), "latency_ms": budget.to_json()}
-            self.json.write_text(json.dumps(data, indent=2) + "\n")
+            atomic.write_json(self.json, data, indent=2)
         if self.trace is not None:
             trace.write(self.trace, budget, about)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from runtime.policies import open_policy
 from runtime.protocols import front, gr00t, mapping, openpi, vla_eval
 from runtime.server import Server
 from runtime.think import served
+from vla import atomic
 from vla.contract import Policy, TaktError
 
 FOREIGN: Mapping[str, Callable[..., AbstractContextManager[Any]]] = {
@@ -157,15 +157,5 @@ class Command:
             print(f"serving {self.policy} at {address} ({name})", flush=True)
         if self.json is not None:
             report = {"address": next(iter(addresses.values())), "addresses": addresses}
-            text = json.dumps({**report, "spec": desk.spec.to_json()}, indent=2)
-            _announce(self.json, text + "\n")
-
-
-def _announce(path: Path, text: str) -> None:
-    """Scripts wait for this file to know where to connect, so it comes whole; a pipe stays one."""
-    if not path.is_file() and path.exists():
-        path.write_text(text)
-        return
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+            # Scripts wait for this file to know where to connect.
+            atomic.write_json(self.json, {**report, "spec": desk.spec.to_json()}, indent=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from sim.tabletop import goals
 from sim.tabletop.goals import Judge
 from sim.tabletop.suite import SUITE, Scenario
 from sim.video import film
+from vla import atomic
 from vla.contract import Observation, TaktError, check_match
 
 RATE = 30.0  # ticks a second
@@ -127,7 +127,7 @@ class Command:
         print(f"\n{told(result)}")
         if self.json:
             data = {"machine": machine(), "loop": result.to_json(), "latency_ms": budget.to_json()}
-            self.json.write_text(jsonlib.dumps(data, indent=1) + "\n")
+            atomic.write_json(self.json, data)
         return 0
 
     def _advisor(self, known: skills.Skills) -> Advisor | None:
@@ -150,7 +150,7 @@ class Command:
             self._print(result, goal, budget, limits(policy.spec, 1.0 / RATE, policy.spec.replan))
             if self.json:
                 data = self._report(asked, result, goal, budget)
-                self.json.write_text(jsonlib.dumps(data, indent=1) + "\n")
+                atomic.write_json(self.json, data)
             film(robot.world, states, self.video, round(RATE))
         print(f"video: {self.video.resolve()}")
         return 0 if goal.reached else 1

@@ -27,6 +27,7 @@ from sim.play import make_suite
 from sim.tabletop import expert, instructions, rules, tasks
 from sim.tabletop.meaning import MEANING, Thing
 from sim.tabletop.world import CAMERAS, ROLES, SIZE, World
+from vla import atomic
 from vla.contract import TaktError, check_match
 from vla.dataset import Dataset, Feature, Writer, merge
 
@@ -127,7 +128,7 @@ class Command:
             print(f"{self.out}: {len(rows.episodes)} episodes, {len(rows)} frames, {successes} successes")
         if self.json:
             summary = {"episodes": len(rows.episodes), "frames": len(rows), "successes": successes}
-            self.json.write_text(jsonlib.dumps(summary, indent=1))
+            atomic.write_json(self.json, summary)
         return 0
 
     def _check_suite(self) -> None:

@@ -6,7 +6,6 @@ thread and never batched, and the clock is simulated. So any number of workers g
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ from sim.play import STAGES, Options, make_suite
 from sim.report import build
 from sim.report.result import TITLES, Result
 from sim.score import both, by_task, percentiles, score, waited
+from vla import atomic
 from vla.contract import TaktError
 
 SHIPPED = Path(__file__).resolve().parent.parent / "vla" / "bundles" / "nano"
@@ -95,14 +95,14 @@ class Command:
             found = compare(*self.compare)
             print("\n".join(lines(found)))
             if self.json:
-                self.json.write_text(jsonlib.dumps(found, indent=1) + "\n")
+                atomic.write_json(self.json, found)
             return 0
         if self.long or self.corrections or self.at_once:
             return talking.run(self)
         pace = outcome.Pace(self.workers, here=self.ray is None)
         report = self.measure()
         if self.json:
-            self.json.write_text(jsonlib.dumps(report, indent=1) + "\n")
+            atomic.write_json(self.json, report)
         self._print(report, None if self.merge or self.journal else pace)
         if self.report:
             result, policy = build.player(Result(report), self.policy, SHIPPED)

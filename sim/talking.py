@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 from collections import Counter
@@ -23,6 +22,7 @@ from runtime.think import parse as parse_think
 from sim import talk
 from sim.play import Options, make_suite
 from sim.score import percentiles, score
+from vla import atomic
 from vla.contract import TaktError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(c: Command) -> int:
     }  # fmt: skip
     report = about | (_corrected(rows) if c.corrections else _long(rows)) | {"episodes": rows}
     if c.json:
-        c.json.write_text(json.dumps(report, indent=1) + "\n")
+        atomic.write_json(c.json, report)
     print("\n".join(_lines(report)))
     return 0
 

@@ -28,6 +28,7 @@ MAY_IMPORT = {
 }
 # All that runtime and the bodies may take from vla; none of it needs torch.
 WITHOUT_TORCH = {
+    "atomic",
     "contract",
     "preprocess",
     "flow",

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vla import atomic
 from vla.contract import ActionSpace, Dimension, TaktError
-from vla.dataset_format import one_line, write_json
+from vla.dataset_format import one_line
 from vla.dataset_reader import Dataset
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
@@ -60,7 +61,7 @@ class Body:
 
 def write(root: Path, actions: ActionSpace) -> None:
     """Add to a data set what its actions are."""
-    write_json(root / FILE, {"actions": actions.to_json()})
+    atomic.write_json(root / FILE, {"actions": actions.to_json()}, indent=4)
 
 
 def read(data: Dataset, told: Told, cameras: Sequence[str] | None = None) -> Body:

@@ -226,13 +226,6 @@ def chunk_path(folder: Path, number: int, suffix: str) -> Path:
     return folder / f"chunk-{chunk:03d}/file-{file:03d}{suffix}"
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Replace `path` in one step, so that a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=4, ensure_ascii=False))
-    os.replace(part, path)
-
-
 def open_parquet(path: Path, metadata: Any = None) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, metadata=metadata)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vla import atomic
 from vla import dataset_format as form
 from vla.contract import TaktError
 from vla.dataset_arrow import as_feature, data_schema, from_arrow, to_arrow
@@ -162,8 +163,8 @@ class Writer:
         self._first_table = -1
         pq.write_table(form.tasks_table(self._tasks), self.root / "meta/tasks.parquet")
         info = self._info()
-        form.write_json(self.root / "meta/stats.json", _global_stats(Dataset(self.root, info)))
-        form.write_json(self.root / "meta/info.json", info)
+        atomic.write_json(self.root / "meta/stats.json", _global_stats(Dataset(self.root, info)), indent=4)
+        atomic.write_json(self.root / "meta/info.json", info, indent=4)
 
     def _video_names(self) -> list[str]:
         return [name for name, f in self.features.items() if f.dtype == "video"]

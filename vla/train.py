@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vla import nano, nano_losses, plain_train
+from vla import atomic, nano, nano_losses, plain_train
 from vla.contract import TaktError
 from vla.possible import given, missing
 from vla.train_data import COLUMNS, COMMITTED, LOOKS, Frames, encoder_folder, read
@@ -115,7 +115,7 @@ class Command(plain_train.Options):
         else:
             log = self._nano(folders)
         if self.json:
-            self.json.write_text(jsonlib.dumps(log, indent=1))
+            atomic.write_json(self.json, log)
         return 0
 
     def _plain(self, first: Path) -> bool:

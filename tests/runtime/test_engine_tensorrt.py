@@ -7,6 +7,7 @@ the answers have to be ONNX Runtime's to the bit.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -285,7 +286,7 @@ def test_a_write_that_is_cut_short_leaves_none(tmp_path: Path, monkeypatch: pyte
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(engine_cache.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         engine_cache.write(tmp_path, "step", KEY, b"new")
     with pytest.raises(TaktError, match="takt build BUNDLE"):

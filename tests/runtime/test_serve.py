@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -22,7 +21,7 @@ from runtime import bundle, keys, policies
 from runtime.client import RemotePolicy
 from runtime.policies import open_policy
 from runtime.protocols import codec
-from runtime.serve import _announce, places
+from runtime.serve import places
 from runtime.spawn import spawn
 from tests import fakes
 from tests.runtime.peers import PATIENCE
@@ -84,34 +83,6 @@ def test_one_process_serves_all_protocols_from_one_policy(folder: Path, tmp_path
             assert req.poll(PATIENCE * 1000)
             assert b"ok" in req.recv()
         context.destroy(linger=0)
-
-
-def test_who_waits_for_the_report_reads_it_whole(tmp_path: Path) -> None:
-    report, text, read = tmp_path / "report.json", json.dumps(list(range(20_000))), 0
-
-    def write() -> None:
-        for _ in range(300):
-            _announce(report, text)
-
-    with ThreadPoolExecutor(1) as pool:
-        written = pool.submit(write)
-        while not written.done():
-            if report.exists():
-                assert report.read_text() == text
-                report.unlink()
-                read += 1
-        written.result()
-    assert read > 0
-
-
-def test_a_report_can_be_a_pipe(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as pool:
-        read = pool.submit(pipe.read_text)
-        _announce(pipe, "said\n")
-        assert read.result(PATIENCE) == "said\n"
-    assert pipe.is_fifo()
 
 
 def test_keys_are_asked_for(folder: Path, tmp_path: Path) -> None:
