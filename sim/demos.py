@@ -86,8 +86,8 @@ class Command:
     """A bundle that drives, while the expert labels every frame."""
     share: float = 0.15
     """With --relabel: the share of stretches that the expert drives."""
-    noise: float = 1.0
-    """Strength of the disturbances; 0 for none."""
+    noise: float | None = None
+    """Strength of what pushes the arm about; 0 for none (default: 1; with --suite 0)."""
     latency: int = 0
     """With --relabel: the policy's answers come up to this many rows late, 0.1 s each; labels commit rows."""
     looks: int = 0
@@ -101,10 +101,15 @@ class Command:
     parent: int | None = None
     """(Internal: the process to end with.)"""
 
+    @property
+    def strength(self) -> float:
+        """Of the noise."""
+        return float(self.suite == "tabletop") if self.noise is None else self.noise
+
     def run(self) -> int:
         if not (self.episodes >= 1 and 1 <= self.workers <= 64 and self.seed >= 0):
             raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed at least 0")
-        if not (0 <= self.noise <= 10 and 0 <= self.share <= 1):
+        if not (0 <= self.strength <= 10 and 0 <= self.share <= 1):
             raise TaktError("--noise is from 0 to 10, --share from 0 to 1")
         if not 0 <= self.latency < rollouts.MOST_COMMITTED:
             raise TaktError(f"--latency is from 0 to {rollouts.MOST_COMMITTED - 1} rows")
@@ -151,17 +156,17 @@ class Command:
         of = [suite.scenarios(seed, "seen", False)[0].task for seed in seeds]
         mine = set(sorted(set(of))[self.shard or 0 :: self.workers])
         kept = [seed for seed, task in zip(seeds, of, strict=True) if task in mine]
-        foreign.write(suite, self.out, kept, self.episodes, self.size)
+        foreign.write(suite, self.out, kept, self.episodes, self.size, self.strength)
 
     def _spawn(self) -> None:
         """Each worker is a fresh process: GL contexts do not survive a fork."""
         self.out.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".demos-", dir=self.out.resolve().parent) as folder:
             parts = [Path(folder) / f"part{i}" for i in range(self.workers)]
-            same = ("episodes", "seed", "noise", "share", "latency", "looks", "workers")
+            same = ("episodes", "seed", "share", "latency", "looks", "workers")
             flags = [*(f"--{name}={getattr(self, name)}" for name in same), f"--parent={os.getpid()}"]
             flags += [f"--relabel={self.relabel}"] if self.relabel else []
-            flags += [f"--suite={self.suite}", f"--size={self.size}"]
+            flags += [f"--suite={self.suite}", f"--size={self.size}", f"--noise={self.strength}"]
             flags += [f"--tasks={self.tasks}"] if self.tasks else []
             started = [
                 subprocess.Popen([sys.executable, "-m", "vla", "demos", str(part), *flags, f"--shard={i}"])
@@ -216,14 +221,14 @@ class Command:
 
     def _look(self, world: World, rng: np.random.Generator, seed: int, writer: Writer) -> None:
         """Looks at one table, each with one wording; a success is one at what can be done."""
-        for asked, columns in enumerate(looks.looks(world, rng, self.looks, self.noise)):
+        for asked, columns in enumerate(looks.looks(world, rng, self.looks, self.strength)):
             assert world.task is not None
             (words,) = instructions.phrases(world.task, np.random.default_rng([seed, asked]), 1)
             writer.add_episode(words, columns, {"success": world.possible(), "seed": seed})
 
     def _begin(self, world: World, rng: np.random.Generator) -> None:
         """The first of two tasks, not recorded, up to any moment: "no, the blue one"."""
-        arm, noise = rollouts.Arm(world), rollouts.Noise(rng, self.noise)
+        arm, noise = rollouts.Arm(world), rollouts.Noise(rng, self.strength)
         for _ in range(int(rng.integers(*BEGUN))):
             arm.tick(noise(expert.act(world)))
 
@@ -244,7 +249,7 @@ class Command:
         if policy is not None:
             policy.reset(seed)
             driver = rollouts.PolicyDriver(policy, rng, self.share, self.latency)
-        noise, rows = rollouts.Noise(rng, self.noise), 60 if policy is None else 50
+        noise, rows = rollouts.Noise(rng, self.strength), 60 if policy is None else 50
         episode = rollouts.episode(rollouts.Arm(world), words, driver, noise, rows)
         extra: dict[str, bool | int | str] = {
             "success": episode.success,

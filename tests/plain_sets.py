@@ -25,10 +25,19 @@ def features(actions: list[str], state: list[str] | None = None) -> dict[str, Fe
     }
 
 
-def write(folder: Path, actions: list[str] | None = None, seed: int = 0, fps: int = FPS) -> Path:
-    """Three episodes of noise; actions are named like the joints unless others are given."""
+def write(
+    folder: Path, actions: list[str] | None = None, seed: int = 0, fps: int = FPS, places: int = 0
+) -> Path:
+    """Three episodes of noise; actions are named like the joints unless others are given.
+
+    Args:
+        places: of so many things it is said where they are.
+    """
     rng = np.random.default_rng(seed)
     wanted = features(actions or JOINTS)
+    if places:
+        wanted |= {f"privileged.points.{name}": Feature("float32", (3 * places,), None) for name in CAMERAS}
+        wanted |= {"privileged.places": Feature("float32", (4 * places,), None)}
     with Writer(folder, fps, wanted, "crane") as out:
         for text, length in zip(TEXTS, LENGTHS, strict=True):
             columns = {}

@@ -24,6 +24,9 @@ from vla.dataset_format import one_line
 from vla.dataset_reader import Dataset
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
+# What a simulator alone knows of K things: x, y, z [m] and 1 where there is such a thing, K times; and of
+# each camera u, v across the frame, -1 .. 1 rightwards and downwards, and the same 1.
+PLACES, POINTS = "privileged.places", "privileged.points."
 FILE = Path("meta/takt.json")
 SUFFIX = ".pos"  # what LeRobot adds to the name of a joint
 TURN = 2 * math.pi
@@ -83,6 +86,15 @@ def read(data: Dataset, told: Told, cameras: Sequence[str] | None = None) -> Bod
         raise TaktError(f"{data.root} has no camera {unknown[0]!r}; valid: {', '.join(there)}")
     space = _said(data, names) if (data.root / FILE).is_file() else _space(data, names, state, told)
     return Body(data.fps, state, space, tuple(cameras or there))
+
+
+def places(data: Dataset, cameras: Sequence[str]) -> int:
+    """Of how many things the data set says where they are and where these cameras see them."""
+    wanted = {PLACES: 4, **{POINTS + camera: 3 for camera in cameras}}
+    counts = {
+        data.features[name].shape[0] / size if name in data.features else 0 for name, size in wanted.items()
+    }
+    return int(counts.pop()) if len(counts) == 1 else 0
 
 
 def same(bodies: Sequence[Body], roots: Sequence[Path]) -> Body:

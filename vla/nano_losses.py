@@ -112,18 +112,26 @@ def seen(model: nano.Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[s
     parts: dict[str, list[Tensor]] = {"pixels": [], "where": [], "sure": []}
     for k, (eye, saw) in enumerate(zip(model.each_eye(), out["eyes"], strict=True)):
         uv, inside = batch["pixels"][:, k, :, :2], batch["pixels"][:, k, :, 2]
-        parts["pixels"].append(_mean((saw["named"] - uv).abs().sum(-1), inside))
-        cell = 2 / eye.grid.shape[0] ** 0.5
-        spot = torch.exp(-((uv[:, :, None] - eye.grid) ** 2).sum(-1) / (2 * cell**2)) + 1e-9
-        spot = spot / spot.sum(-1, keepdim=True)
-        entropy = -(spot * saw["matches"].log_softmax(-1)).sum(-1)
-        parts["where"].append(_mean(entropy, inside))
+        parts["pixels"].append(mean((saw["named"] - uv).abs().sum(-1), inside))
+        parts["where"].append(mean(spotted(saw["matches"], eye.grid, uv), inside))
         parts["sure"].append(F.binary_cross_entropy_with_logits(saw["sure"], inside))
     truth = (batch["positions"] - model.position_mean) / model.position_std
     error = F.smooth_l1_loss(out["positions"], truth, beta=0.03, reduction="none")
     known = batch["present"][:, :2].repeat_interleave(3, 1)
     averaged = {name: torch.stack(values).mean() for name, values in parts.items()}
-    return averaged | {"positions": _mean(error, known)}
+    return averaged | {"positions": mean(error, known)}
+
+
+def spotted(maps: Tensor, grid: Tensor, uv: Tensor) -> Tensor:
+    """Cross-entropy of maps against a spot of a cell's width, shape (B, K).
+
+    Args:
+        maps: (B, K, cells), logits. grid: (cells, 2), their centres. uv: (B, K, 2), where the spot is.
+    """
+    cell = 2 / grid.shape[0] ** 0.5
+    spot = torch.exp(-((uv[:, :, None] - grid) ** 2).sum(-1) / (2 * cell**2)) + 1e-9
+    spot = spot / spot.sum(-1, keepdim=True)
+    return -(spot * maps.log_softmax(-1)).sum(-1)
 
 
 def possible(model: nano.Nano, asked: Tensor, truth: Tensor, generator: torch.Generator) -> Tensor:
@@ -149,6 +157,6 @@ def meaning(model: nano.Nano, words: Tensor, truth: Tensor) -> Tensor:
     return torch.stack(errors).mean()
 
 
-def _mean(values: Tensor, counts: Tensor) -> Tensor:
+def mean(values: Tensor, counts: Tensor) -> Tensor:
     """The mean of the values that count; 0 where none does."""
     return (values * counts).sum() / counts.sum().clamp(min=1)

@@ -6,9 +6,10 @@
 A sentence is the mean of its token states (minilm.py). Each camera has a small residual network from
 scratch that the sentence steers by FiLM (Perez et al. 2018, arXiv 1709.07871). What it saw is read in two
 ways: keypoints, the soft-argmax of maps (Levine et al. 2016, arXiv 1504.00702) with what is there, for
-where things are, and the coarse map as it lies, for all else. Nobody tells a keypoint where to be. What
-stands in for such a teacher is in every recording: where the state will be later in the episode, at its end
-too, is predicted from what the prefix knows (`later`), and an arm goes to things.
+where things are, and the coarse map as it lies, for all else. Where a simulator tells where things are, the
+first keypoints are taught to be there (`taught`); mostly nobody does. What stands in for such a teacher is in
+every recording: where the state will be later in the episode, at its end too, is predicted from what the
+prefix knows (`later`), and an arm goes to things.
 The head is nano's: a denoiser of whole chunks in its clean-action form, which continues committed rows.
 """
 
@@ -36,7 +37,7 @@ class Config:
 
     `fine` and `coarse` are the channels at a quarter and an eighth of the frames' side `size`; `later` has
     the rows ahead at which the state is predicted, to which the episode's end is added; `committed` is the
-    most rows of a clean prefix that training shows.
+    most rows of a clean prefix that training shows; of the keypoints the first `taught` are told where to be.
     """
 
     cameras: tuple[str, ...]
@@ -61,6 +62,7 @@ class Config:
     committed: int = 0
     later: tuple[int, ...] = ()
     encoder: str = "minilm"
+    taught: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self)}
@@ -112,7 +114,9 @@ class Steered(nn.Module):
 
 
 class Eye(nn.Module):
-    """One camera: uint8 (B, size, size, 3) and a sentence (B, text) -> what was seen (B, width)."""
+    """One camera: uint8 (B, size, size, 3) and a sentence (B, text) -> what was seen (B, width), and the
+    keypoints' maps (B, keypoints, cells), logits.
+    """
 
     grid: Tensor
 
@@ -133,7 +137,7 @@ class Eye(nn.Module):
         self.register_buffer("grid", grid, persistent=False)
         self.width = c.keypoints * (2 + c.fine) + c.flat
 
-    def forward(self, frames: Tensor, text: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         # A permuted NHWC tensor is channels-last, the layout in which convolutions are fastest.
         x = frames.permute(0, 3, 1, 2).float() * (1 / 255) - 0.5
         x = self.near(self.conv2(F.relu(self.conv1(x))), text)
@@ -141,10 +145,11 @@ class Eye(nn.Module):
         for block in self.wide:
             far = block(far, text)
         x = F.relu(x + F.interpolate(self.up(far), scale_factor=2.0, mode="nearest"))
-        weights = (self.points(x) * 2).flatten(2).softmax(-1)
+        maps = (self.points(x) * 2).flatten(2)
+        weights = maps.softmax(-1)
         there = weights @ x.flatten(2).transpose(1, 2)
         flat = F.relu(self.flat(F.relu(self.pool(F.relu(far))).flatten(1)))
-        return torch.cat([(weights @ self.grid).flatten(1), there.flatten(1), flat], 1)
+        return torch.cat([(weights @ self.grid).flatten(1), there.flatten(1), flat], 1), maps
 
 
 class Block(nn.Module):
@@ -166,6 +171,8 @@ class Plain(nn.Module):
     later_std: Tensor
     action_mean: Tensor
     action_std: Tensor
+    place_mean: Tensor
+    place_std: Tensor
     start: Tensor
 
     def __init__(self, config: Config) -> None:
@@ -183,6 +190,10 @@ class Plain(nn.Module):
             nn.Linear(c.trunk, c.cond), nn.ReLU(),
         )  # fmt: skip
         self.later = nn.Linear(c.cond, (len(c.later) + 1) * states)
+        if c.taught:
+            self.places = nn.Linear(c.cond, c.taught * 3)
+            self.register_buffer("place_mean", torch.zeros(c.taught, 3))
+            self.register_buffer("place_std", torch.ones(c.taught, 3))
         self.inlet = nn.Linear(c.rows * actions + c.rows + c.cond, c.hidden)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.outlet = nn.Linear(c.hidden, c.rows * actions)
@@ -202,20 +213,21 @@ class Plain(nn.Module):
         kept = mask[:, :, None].to(tokens.dtype)
         return (tokens * kept).sum(1) / kept.sum(1).clamp(min=1)
 
-    def understand(self, frames: list[Tensor], state: Tensor, sentence: Tensor) -> Tensor:
-        """What the prefix knows, shape (B, cond).
+    def see(self, frames: list[Tensor], state: Tensor, sentence: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the prefix knows, shape (B, cond), and each camera's maps of keypoints, logits.
 
         Args:
             frames: one (B, size, size, 3) uint8 tensor a camera. state: (B, S), physical.
             sentence: (B, words).
         """
         text = self.reader(sentence)
-        seen = [eye(image, text) for eye, image in zip(self.eyes, frames, strict=True)]
-        return self.trunk(torch.cat([*seen, self.body((state - self.state_mean) / self.state_std), text], 1))
+        looked = [eye(image, text) for eye, image in zip(self.eyes, frames, strict=True)]
+        body = self.body((state - self.state_mean) / self.state_std)
+        return self.trunk(torch.cat([*(seen for seen, _ in looked), body, text], 1)), [m for _, m in looked]
 
     def prefix(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> Memory:
         """What `step` remembers of an observation."""
-        return self.understand(frames, state, self.sentence(tokens, mask)), self.origin(state)
+        return self.see(frames, state, self.sentence(tokens, mask))[0], self.origin(state)
 
     def origin(self, state: Tensor) -> Tensor:
         """Where the actions that are predicted from the state (B, S) start, (B, A); 0 for the others."""

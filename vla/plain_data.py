@@ -57,6 +57,8 @@ class Frames:
         sentence: (T, words), every text's. wordings: (N', W) and count (N',): numbers of the texts that
             instruction i goes by, the first `count` of them.
         said: (N,), which of these a frame was told. weight: (N,).
+        points: (N, cameras, K, 3) and places: (N, K, 4), what a simulator told of K things
+            (dataset_body.py); None: nobody did.
         augment: strength of what is done to frames in training.
     """
 
@@ -70,6 +72,8 @@ class Frames:
     count: np.ndarray
     said: np.ndarray
     weight: np.ndarray
+    points: Tensor | None = None
+    places: Tensor | None = None
     augment: float = 0.0
 
     def batch(
@@ -81,8 +85,15 @@ class Frames:
         sentence = self.sentence[torch.from_numpy(self.wordings[said, chosen])]
         kept = rng.random(sentence.shape, np.float32) >= DROPPED
         frames = [torch.from_numpy(image[index]) for image in self.images]
-        return {
-            "frames": [augmented(each, self.augment, generator) for each in frames],
+        moved = [augmented(each, self.augment, generator) for each in frames]
+        told = {}
+        if self.points is not None and self.places is not None:
+            points = self.points[rows].clone()
+            points[..., :2] += torch.stack([shift for _, shift in moved], 1)[:, :, None]
+            points[..., 2] *= (points[..., :2].abs() <= 1).all(-1)
+            told = {"points": points, "places": self.places[rows]}
+        return told | {
+            "frames": [each for each, _ in moved],
             "state": self.state[rows],
             "chunk": self.chunk[rows],
             "valid": self.valid[rows],
@@ -111,15 +122,17 @@ def read(
     weights: Sequence[float],
     encoder: Path,
     cache: Path,
+    places: int = 0,
 ) -> Frames:
     """
     Args:
+        places: of so many things it is read where they are.
         cache: folder for the decoded frames; what lies there of the same data is taken.
 
     Raises:
         TaktError: a file of a data set is broken, or a number is not finite.
     """
-    parts = [_cut(s, body, wanted) for s in sets]
+    parts = [_cut(s, body, wanted, places) for s in sets]
     chosen = [part.pop("frame") for part in parts]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     for name, value in joined.items():
@@ -139,11 +152,15 @@ def read(
         chunk=torch.from_numpy(joined["chunk"]),
         valid=torch.from_numpy(joined["valid"]),
         later=torch.from_numpy(joined["later"]),
+        points=torch.from_numpy(joined["points"]) if places else None,
+        places=torch.from_numpy(joined["places"]) if places else None,
     )
 
 
-def _cut(data: Dataset, body: Body, wanted: Wanted) -> dict[str, np.ndarray]:
-    """State, chunk, valid and later of the frames that are looked at, and their numbers, "frame"."""
+def _cut(data: Dataset, body: Body, wanted: Wanted, places: int = 0) -> dict[str, np.ndarray]:
+    """State, chunk, valid and later of the frames that are looked at, and their numbers, "frame"; where
+    `places` things are, and where each camera sees them.
+    """
     columns = data.columns([STATE, ACTION])
     state, action = (columns[name].astype(np.float32) for name in (STATE, ACTION))
     frame, ends, at = [], [], 0
@@ -161,7 +178,16 @@ def _cut(data: Dataset, body: Body, wanted: Wanted) -> dict[str, np.ndarray]:
     chunk[~valid] = np.where(body.actions.absolute, chunk[~valid], 0.0)
     ahead = np.array([*(row * wanted.stride for row in wanted.later), len(state)])
     later = state[np.minimum(frames[:, None] + ahead, end[:, None] - 1)]
-    return {
+    told = {}
+    if places:
+        names = [dataset_body.POINTS + camera for camera in body.cameras]
+        known = data.columns([dataset_body.PLACES, *names])
+        points = np.stack([known[name][frames].reshape(len(frames), places, 3) for name in names], 1)
+        at = known[dataset_body.PLACES][frames].reshape(len(frames), places, 4)
+        for each in (at, points):
+            each[..., -1] = each[..., -1] > 0.5
+        told = {"places": at, "points": points}
+    return told | {
         "frame": frames, "state": state[frames], "chunk": chunk, "valid": valid.astype(np.float32),
         "later": later,
     }  # fmt: skip

@@ -1,16 +1,24 @@
-"""What the plain policy (plain.py) is taught: the chunk that was driven, and where the state went later."""
+"""What the plain policy (plain.py) is taught.
+
+flow     the clean chunk that was driven, from a noisy one
+later    where the state went
+points   the taught keypoints against where a camera sees things: the soft-argmax
+where    the same keypoints' maps against a spot there
+places   where things are
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vla.plain import Plain
+from vla.nano_losses import mean, spotted
+from vla.plain import Eye, Plain
 
-LATER = 0.5  # how much of the loss is of the states to come
+WEIGHTS = {"flow": 1.0, "later": 0.5, "points": 0.5, "where": 0.1, "places": 0.2}
 
 
 def loss(
@@ -20,18 +28,44 @@ def loss(
 
     Args:
         batch: frames, state (B, S), sentence (B, words), chunk (B, H, A) and later (B, F, S), physical,
-            valid (B, H), 0 where a row lies behind the episode's end.
+            valid (B, H), 0 where a row lies behind the episode's end; where things are taught also points
+            (B, cameras, K, 3): u, v, and 1 where a thing is in the frame, and places (B, K, 4): x, y, z [m],
+            and 1 where there is one.
         draws: how many (noise, tau) draws share one look at the frames.
         share: of the draws that get a committed prefix of the chunk's own.
     """
     state = batch["state"]
-    cond = model.understand(batch["frames"], state, batch["sentence"])
+    cond, maps = model.see(batch["frames"], state, batch["sentence"])
     target = model.normalise(batch["chunk"], model.origin(state))
     flow = flow_loss(model, cond, target, batch["valid"], draws, generator, share)
     # From where it is now, each time ahead by its own measure.
     truth = (batch["later"] - state[:, None]) / model.later_std
     later = F.smooth_l1_loss(model.later(cond).reshape(truth.shape), truth, beta=0.1)
-    return {"flow": flow, "later": later, "total": flow + LATER * later}
+    losses = {"flow": flow, "later": later}
+    if "places" in batch:
+        losses |= taught(model, cond, maps, batch["points"], batch["places"])
+    losses["total"] = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
+    return losses
+
+
+def taught(
+    model: Plain, cond: Tensor, maps: list[Tensor], points: Tensor, places: Tensor
+) -> dict[str, Tensor]:
+    """What the simulator alone tells, see `loss`; `maps` and `cond` are of `Plain.see`."""
+    near, where = [], []
+    for k, (eye, each) in enumerate(zip(model.eyes, maps, strict=True)):
+        uv, inside, grid = points[:, k, :, :2], points[:, k, :, 2], cast(Eye, eye).grid
+        mine = each[:, : model.config.taught]
+        near.append(mean((mine.softmax(-1) @ grid - uv).abs().sum(-1), inside))
+        where.append(mean(spotted(mine, grid, uv), inside))
+    said = model.places(cond).reshape(places[..., :3].shape)
+    error = said - (places[..., :3] - model.place_mean) / model.place_std
+    error = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.03, reduction="none").mean(-1)
+    return {
+        "points": torch.stack(near).mean(),
+        "where": torch.stack(where).mean(),
+        "places": mean(error, places[..., 3]),
+    }
 
 
 def flow_loss(
@@ -65,15 +99,16 @@ def flow_loss(
     return error.sum() / (counts.sum() * target.shape[2]).clamp(min=1)
 
 
-def augmented(frames: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Frames (B, size, size, 3), uint8, each moved by a few pixels, and its light and colours changed.
+def augmented(frames: Tensor, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Frames (B, size, size, 3), uint8, each moved by a few pixels, and its light and colours changed; and by
+    how much it was moved, (B, 2), rightwards and downwards, where the side is 2.
 
     Args:
         strength: 1 moves by up to 3 % of the side, and scales by up to a fifth; 0 changes nothing.
     """
-    if strength <= 0:
-        return frames
     count, side = frames.shape[:2]
+    if strength <= 0:
+        return frames, torch.zeros(count, 2)
     reach = round(0.03 * strength * side)
     moved = torch.randint(-reach, reach + 1, (2, count, 1), generator=generator)
     rows, columns = (torch.arange(side) + moved).clamp(0, side - 1)
@@ -82,4 +117,5 @@ def augmented(frames: Tensor, strength: float, generator: torch.Generator) -> Te
     gain = 1 + spread * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
     tint = 1 + 0.25 * spread * (2 * torch.rand(count, 1, 1, 3, generator=generator) - 1)
     lift = 255 * 0.25 * spread * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
-    return out.mul_(gain * tint).add_(lift).round_().clamp_(0, 255).to(torch.uint8)
+    shift = -moved[:, :, 0].flip(0).T * (2 / side)
+    return out.mul_(gain * tint).add_(lift).round_().clamp_(0, 255).to(torch.uint8), shift

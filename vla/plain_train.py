@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vla import plain, plain_data, plain_losses
+from vla import dataset_body, plain, plain_data, plain_losses
 from vla.contract import TaktError
 from vla.dataset import Dataset
 from vla.dataset_body import Body, Told
@@ -69,6 +69,7 @@ class Flags(LoopOptions, Protocol):
     committed: int | None
     rows: int | None
     image_size: int | None
+    aux: bool
     compile: bool
     encoder: Path | None
     absolute: bool
@@ -85,8 +86,8 @@ class Flags(LoopOptions, Protocol):
 
 
 def fits(folder: Path) -> bool:
-    """Whether a data set is plain: it has neither an expert's labels nor what a simulator alone knows."""
-    return not any(name.startswith(("expert.", "privileged.")) for name in Dataset(folder).features)
+    """Whether a data set is plain: it has neither an expert's labels nor what the tabletop alone knows."""
+    return not any(n.startswith("expert.") or n == "privileged.meaning" for n in Dataset(folder).features)
 
 
 def train(options: Flags) -> list[dict[str, float]]:
@@ -100,15 +101,20 @@ def train(options: Flags) -> list[dict[str, float]]:
     cameras = None if options.cameras is None else _split(options.cameras)
     sets, body = plain_data.bodies([path for path, _ in folders], options.told(), cameras)
     before = None if options.init is None else load(options.init)
-    config = (
-        sized(options, body, sets[0].robot_type) if before is None else _same(before.config, body, options)
-    )
+    known = {dataset_body.places(s, body.cameras) for s in sets} if options.aux else {0}
+    places = known.pop() if len(known) == 1 else 0  # all say it of the same things, or nobody is heard
+    if before is None:
+        config = replace(sized(options, body, sets[0].robot_type), taught=places)
+    else:
+        config = _same(before.config, body, options)
+        places = places if places == config.taught else 0
     stride = round(config.dt * body.fps)
     every = options.every or max(1, round(body.fps / LOOKS))
     wanted = Wanted(config.size, config.rows, stride, every, config.later)
     cache = options.cache or options.out / CACHE
     weights = [weight for _, weight in folders]
-    frames = plain_data.read(sets, body, wanted, weights, encoder_folder(options.encoder), cache)
+    encoder = encoder_folder(options.encoder)
+    frames = plain_data.read(sets, body, wanted, weights, encoder, cache, places)
     frames.augment = options.augment
     model = plain.Plain(config)
     if before is None:
@@ -117,7 +123,7 @@ def train(options: Flags) -> list[dict[str, float]]:
         model.load_state_dict(before.state_dict())
     episodes = sum(len(s.episodes) for s in sets)
     print(f"{len(frames.said)} frames of {episodes} episodes, {len(frames.count)} instructions; "
-          f"{config.rows} rows, {config.dt:g} s apart", flush=True)  # fmt: skip
+          f"{config.rows} rows, {config.dt:g} s apart; {places} places told", flush=True)  # fmt: skip
     log = Trainer(options, model, frames, every).run()
     if options.cache is None:
         shutil.rmtree(cache, ignore_errors=True)
@@ -193,6 +199,12 @@ def measure(model: plain.Plain, frames: Frames) -> None:
     var = ((offset - mean) ** 2 * frames.valid[:, :, None]).sum(0) / count
     model.action_mean.copy_(torch.where(steps, kept.mean(0), mean))
     model.action_std.copy_(_floor(torch.where(steps, kept.std(0, correction=0), var.sqrt())))
+    if frames.places is not None:
+        there = frames.places[..., 3:]
+        count, at = there.sum(0).clamp(min=1), frames.places[..., :3]
+        model.place_mean.copy_((at * there).sum(0) / count)
+        spread = (((at - model.place_mean) ** 2 * there).sum(0) / count).sqrt()
+        model.place_std.copy_(spread.clamp(min=0.01))
 
 
 def _floor(spread: Tensor) -> Tensor:
@@ -220,11 +232,12 @@ class Trainer(Loop):
 
     def provenance(self) -> dict[str, Any]:
         o = self.o
+        taught = 0 if self.frames.places is None else self.model.config.taught
         names = [f"{path.name}:{weight:g}" for path, weight in map(weighted, o.data)]
         return {
             "init": o.init.name if o.init else None, "data": names, "frames": len(self.frames.said),
             "every": self.every, "steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate,
-            "seed": o.seed, "augment": o.augment, "committed": self.model.config.committed,
+            "seed": o.seed, "augment": o.augment, "taught": taught, "committed": self.model.config.committed,
             "commit_share": o.commit_share,
         }  # fmt: skip
 

@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vla import atomic, nano, nano_losses, plain_train
+from vla import atomic, dataset_body, nano, nano_losses, plain_train
 from vla.contract import TaktError
+from vla.dataset import Dataset
 from vla.possible import given, missing
 from vla.train_data import COLUMNS, COMMITTED, LOOKS, Frames, encoder_folder, read
 from vla.training import RESUME, Loop
@@ -128,8 +129,12 @@ class Command(plain_train.Options):
         given = [name for name, value in vars(plain_train.Options()).items() if getattr(self, name) != value]
         if not plain and given:
             raise TaktError(f"--{given[0]} is for demonstrations without an expert's labels")
-        if plain and (not self.aux or self.text != "minilm"):
-            raise TaktError(f"{first} has no labels of an expert's: --no-aux and --text are for such data")
+        if plain and self.text != "minilm":
+            raise TaktError(f"{first} has no labels of an expert's: --text is for such data")
+        if plain and not self.aux and dataset_body.PLACES not in Dataset(first).features:
+            raise TaktError(
+                f"{first} does not say where things are: there is nothing for --no-aux to leave out"
+            )
         return plain
 
     def _nano(self, folders: list[tuple[Path, float]]) -> list[dict[str, float]]:

@@ -15,29 +15,65 @@ from sim.foreign.suite import Scenario
 from vla import dataset_body
 from vla.contract import CameraSpec, RobotSpec, TaktError
 from vla.dataset import Feature, Writer
+from vla.dataset_body import PLACES, POINTS
 
 TRIES = 3  # seeds a demonstration that is asked for; an expert that fails more often is no teacher
 
 
-def features(body: RobotSpec) -> dict[str, Feature]:
-    """The columns of a data set of this body with its cameras."""
+class Noise:
+    """Bursts in which a constant step is added to the expert's, as DART does (arXiv 1703.09327).
+
+    What is recorded is what the expert would do where it was pushed to, so there is something to learn from
+    of how to come back. Absolute dimensions, as a gripper's, are left alone.
+    """
+
+    def __init__(self, body: RobotSpec, rng: np.random.Generator, strength: float) -> None:
+        """`strength`: 1 begins a burst once a second or so, of half a step's range; 0 none."""
+        self._rng, self._strength = rng, strength
+        self._steps = ~body.actions.absolute
+        self._range = (body.actions.upper - body.actions.lower) / 2
+        self._left = 0
+        self._push = np.zeros(body.actions.size)
+
+    def __call__(self, action: np.ndarray) -> np.ndarray:
+        """What is done in place of `action`, shape (A,)."""
+        if self._left > 0:
+            self._left -= 1
+            return action + self._push
+        if self._strength > 0 and self._rng.random() < 0.0125 * self._strength:
+            self._left = int(self._rng.integers(5, 25))
+            self._push = self._steps * self._range * self._rng.normal(0.0, 0.5, self._push.shape)
+        return action
+
+
+def features(body: RobotSpec, places: int = 0) -> dict[str, Feature]:
+    """The columns of a data set of this body with its cameras.
+
+    Args:
+        places: of how many things the simulator tells where they are.
+    """
     names = ["height", "width", "channel"]
     pictures = {
         f"observation.images.{c.name}": Feature("image", (c.height, c.width, 3), names) for c in body.cameras
     }
     state = Feature("float32", (len(body.state),), list(body.state))
+    known = {f"{POINTS}{c.name}": Feature("float32", (3 * places,), None) for c in body.cameras}
+    known |= {PLACES: Feature("float32", (4 * places,), None)}
     return {
         "observation.state": state,
         **pictures,
         "action": Feature("float32", (body.actions.size,), list(body.actions.names)),
+        **(known if places else {}),
     }
 
 
-def episode(robot: ForeignRobot, scenario: Scenario) -> dict[str, np.ndarray] | None:
+def episode(
+    robot: ForeignRobot, scenario: Scenario, noise: Noise | None = None, places: int = 0
+) -> dict[str, np.ndarray] | None:
     """The expert's episode: columns of leading length T, one row a control step; None where it fails."""
     robot.clock = clock = SimulatedClock()
     scenario.lay(robot)
-    rows: dict[str, list[Any]] = {name: [] for name in features(robot.spec)}
+    rows: dict[str, list[Any]] = {name: [] for name in features(robot.spec, places)}
     for step in range(scenario.steps):
         seen = robot.read()
         if robot.success or robot.over:
@@ -47,39 +83,48 @@ def episode(robot: ForeignRobot, scenario: Scenario) -> dict[str, np.ndarray] | 
         rows["action"].append(action.astype(np.float32))
         for camera, frame in seen.frames.items():
             rows[f"observation.images.{camera}"].append(frame)
-        robot.write(action)
+        if places:
+            at, points = robot.places()
+            rows[PLACES].append(at.reshape(-1))
+            for camera in seen.frames:
+                rows[POINTS + camera].append(points[camera].reshape(-1))
+        robot.write(noise(action) if noise else action)
         clock.sleep_until((step + 1) / robot.rate)
     robot.catch_up()
     return {name: np.array(row) for name, row in rows.items()} if robot.success else None
 
 
-def write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int) -> None:
+def write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int, noise: float = 0.0) -> None:
     """Write `each` successful episodes of every task that the seeds are of.
 
     Args:
         seeds: candidates, task by task; those after the last that is needed are not played.
         size: of the frames, pixels.
+        noise: strength of what pushes the expert about.
 
     Raises:
         TaktError: the expert failed so often that the candidates ran out, or the simulator did.
     """
     try:
-        _write(suite, out, seeds, each, size)
+        _write(suite, out, seeds, each, size, noise)
     except HostError as error:
         raise TaktError(f"the simulator failed, and {out} is not whole: {error}") from None
 
 
-def _write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int) -> None:
+def _write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int, noise: float) -> None:
     left: dict[str, int] = {}
+    places: int = getattr(suite, "places", 0)
     with suite.robot(SimulatedClock()) as robot:
         robot.fit([CameraSpec(c.name, size, size) for c in robot.spec.cameras])
         fps = round(suite.rate)
-        with Writer(out, fps=fps, features=features(robot.spec), robot_type=robot.spec.name) as writer:
+        table = features(robot.spec, places)
+        with Writer(out, fps=fps, features=table, robot_type=robot.spec.name) as writer:
             for seed in seeds:
                 (scenario,) = suite.scenarios(seed, "seen", False)
                 if left.setdefault(scenario.task, each) == 0:
                     continue
-                columns = episode(robot, scenario)
+                pushed = Noise(robot.spec, np.random.default_rng(seed), noise)
+                columns = episode(robot, scenario, pushed, places)
                 if columns is not None:
                     writer.add_episode(scenario.instruction, columns, {"success": True, "seed": seed})
                     left[scenario.task] -= 1

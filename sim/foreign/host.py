@@ -11,6 +11,8 @@ and what the world itself imports. A world is a class `World` in a file:
     step(action)              shape (A,) -> (state, success, over), one control step on
     frames({name: [h, w]})    name -> uint8 (h, w, 3)
     expert()                  the scripted expert's action for now, shape (A,)
+    places()                  optional: (K, 4) x, y, z [m] and 1 where there is such a thing; {name: (K, 3)}
+                              u, v across the frame, -1 .. 1 rightwards and downwards, and the same 1
     close()
 
 Requests are answered one after the other; one that raises is answered by its error, and the host goes on.
@@ -89,6 +91,11 @@ def answer(world: Any, request: dict, arrays: dict) -> tuple:
         return {}, {name: np.asarray(f, np.uint8) for name, f in world.frames(request["sizes"]).items()}
     if what == "expert":
         return {}, {"action": np.asarray(world.expert(), np.float64)}
+    if what == "places":
+        places, points = world.places()
+        return {}, {"": np.asarray(places, np.float32)} | {
+            name: np.asarray(each, np.float32) for name, each in points.items()
+        }
     raise ValueError(f"no request {what!r}")
 
 

@@ -155,6 +155,11 @@ class ForeignRobot:
         """What the environment's scripted expert would do now, shape (A,)."""
         return self.host.ask("expert")[1]["action"]
 
+    def places(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What the simulator alone knows: where things are, (K, 4), and where cameras see them, (K, 3)."""
+        _, arrays = self.host.ask("places")
+        return arrays.pop(""), arrays
+
     def _still(self) -> None:
         self._command = np.array(self._spec.rest or np.zeros(self._spec.actions.size), np.float64)
         self._fresh = False

@@ -40,6 +40,7 @@ class MetaWorld:
     name = "metaworld"
     splits = ("seen",)
     rate = 80.0  # control steps a second
+    places = 3  # that its simulator tells demonstrations of: the first thing, the second, the goal
     seconds = STEPS / rate
 
     def __init__(self, argument: str = "") -> None:

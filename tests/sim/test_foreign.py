@@ -17,11 +17,12 @@ import pytest
 
 from runtime import messages
 from runtime.clock import SimulatedClock
+from sim.foreign import demos
 from sim.foreign.process import Host, HostError
-from sim.foreign.robot import ForeignRobot
+from sim.foreign.robot import ForeignRobot, spec
 from sim.gym.suite import Mapped
 from tests.sim import mappings
-from vla.contract import CameraSpec, TaktError
+from vla.contract import CameraSpec, Dimension, TaktError
 
 ROOT = Path(__file__).parents[2]
 
@@ -257,3 +258,24 @@ def test_frames_are_rendered_when_somebody_looks(robot: ForeignRobot) -> None:
     assert robot.spec.cameras == (CameraSpec("side", 2, 3),)
     robot.fit([])
     assert dict(robot.read().frames) == {}
+
+
+# -- what pushes an expert about
+
+
+def test_noise_pushes_steps_alone_in_bursts_that_its_seed_decides() -> None:
+    body = spec("hand", ("x",), (Dimension("dx", "1", -1, 1, False), Dimension("grip", "1", -1, 1)))
+    action = np.array([0.25, 1.0])
+
+    def done(strength: float, seed: int) -> np.ndarray:
+        noise = demos.Noise(body, np.random.default_rng(seed), strength)
+        return np.array([noise(action) for _ in range(2000)])
+
+    assert (done(0.0, 0) == action).all()
+    pushed = done(1.0, 0)
+    assert (pushed == done(1.0, 0)).all() and (pushed != done(1.0, 1)).any()
+    assert (pushed[:, 1] == 1.0).all()
+    at = pushed[:, 0] != 0.25
+    assert 0.05 < at.mean() < 0.35
+    assert (np.diff(pushed[at, 0]) == 0).mean() > 0.8  # a burst is one push
+    assert done(3.0, 0)[:, 0].std() > pushed[:, 0].std()

@@ -150,6 +150,24 @@ def test_a_step_moves_the_hand_and_the_frame_is_the_right_way_up(robot: ForeignR
 
 
 @installed
+def test_what_is_told_of_places_is_where_the_camera_sees_them(robot: ForeignRobot) -> None:
+    robot.fit([CameraSpec("corner2", 256, 256)])
+    looks = []
+    for seed in range(2):  # the green peg lies elsewhere each time; nothing else is green
+        lay(robot, tasks.NAMES.index("peg-insert-side") + 50 * seed)
+        frame = robot.read().frames["corner2"].astype(int)
+        green = (frame[..., 1] > 150) & (frame[..., 0] < 100) & (frame[..., 2] < 100)
+        v, u = (np.argwhere(green).mean(0) + 0.5) / 128 - 1
+        places, points = robot.places()
+        assert places.shape == (3, 4)
+        assert places[:, 3].tolist() == [1.0, 0.0, 1.0]  # there is no second thing
+        assert points["corner2"][:, 2].tolist() == [1.0, 0.0, 1.0]
+        np.testing.assert_allclose(points["corner2"][0, :2], [u, v], atol=0.06)
+        looks.append((u, v))
+    assert np.abs(np.subtract(*looks)).max() > 0.1
+
+
+@installed
 def test_an_initial_condition_is_its_seeds_and_no_other_episodes(robot: ForeignRobot) -> None:
     number = tasks.NAMES.index("push")
 
@@ -211,6 +229,7 @@ def test_demonstrations_are_the_experts_successes_whatever_the_number_of_process
     one, two = (data.columns(["observation.state", "action"]) for data in found)
     for name in one:
         np.testing.assert_array_equal(one[name], two[name])
+    assert dataset_body.places(found[0], ["corner2"]) == 3
     assert one["action"].shape == (len(found[0]), 4) and np.abs(one["action"]).max() <= 1.0
     pictures = [np.array(list(data.images("observation.images.corner2", [0]))) for data in found]
     np.testing.assert_array_equal(*pictures)

@@ -215,16 +215,80 @@ def test_frames_are_moved_and_recoloured_within_reason(strength: float) -> None:
     line = torch.arange(side, dtype=torch.float32) * 2 + 60
     frames = line[None, None, :, None].expand(8, side, side, 3).to(torch.uint8).contiguous()
     g = torch.Generator().manual_seed(0)
-    out = plain_losses.augmented(frames, strength, g)
+    out, shift = plain_losses.augmented(frames, strength, g)
     assert out.dtype == torch.uint8
     assert out.shape == frames.shape
     if strength == 0.0:
         assert torch.equal(out, frames)
+        assert not shift.any()
         return
     # 2 pixels of 64, a fifth and a twentieth of the light, a twentieth of its range.
     bound = (frames.float() + 4) * 1.2 * 1.05 + 255 * 0.05 + 1
     assert (out.float() <= bound).all()
     assert len({tuple(image.flatten().tolist()) for image in out}) == 8
+
+
+def test_what_is_seen_moves_with_its_frame() -> None:
+    side, g = 64, torch.Generator().manual_seed(1)
+    frames = torch.zeros(8, side, side, 3, dtype=torch.uint8)
+    frames[:, 20:23, 40:43] = 255
+    out, shift = plain_losses.augmented(frames, 2.0, g)
+    for image, by in zip(out[..., 0] > 128, shift, strict=True):
+        v, u = ((torch.nonzero(image).float().mean(0) + 0.5) * 2 / side - 1).tolist()
+        then = torch.tensor([41.5, 21.5]) * 2 / side - 1
+        torch.testing.assert_close(torch.tensor([u, v]), then + by)
+    assert shift.abs().max() > 0.05
+
+
+# -- where a simulator tells where things are
+
+
+def test_a_keypoint_that_is_where_its_thing_is_loses_least() -> None:
+    c = replace(config(2), taught=2)
+    model = random(c)
+    grid = model.eyes[0].grid  # type: ignore[union-attr]
+    points = torch.tensor([[[0.5, -0.25, 1.0], [-0.5, 0.0, 1.0]], [[0.1, 0.1, 1.0], [9.0, 9.0, 0.0]]])[None]
+    places = torch.tensor([[[0.1, 0.2, 0.3, 1.0], [5.0, 5.0, 5.0, 0.0]]])
+    cond = torch.zeros(1, c.cond)
+
+    def losses(at: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = [-30 * ((grid[None, None] - at[:, k, :, None, :2]) ** 2).sum(-1) for k in range(2)]
+        extra = [torch.cat([m, torch.randn(1, c.keypoints - 2, len(grid))], 1) for m in maps]
+        return plain_losses.taught(model, cond, extra, points, places)
+
+    right, wrong = losses(points), losses(points + torch.tensor([0.3, 0.0, 0.0]))
+    assert right["points"] < 0.1 < wrong["points"]
+    assert right["where"] < wrong["where"]
+    # What is not there is not asked for: neither its keypoint nor its place.
+    elsewhere = points.clone()
+    elsewhere[0, 1, 1, :2] = 0.9
+    for name, value in losses(elsewhere).items():
+        torch.testing.assert_close(value, right[name])
+    torch.nn.init.zeros_(model.places.weight)
+    with torch.no_grad():
+        model.places.bias.copy_(((places[0, :, :3] - model.place_mean) / model.place_std).flatten())
+        model.places.bias[3:] = 7.0
+    assert losses(points)["places"] == 0
+
+
+@NEEDS_WORDS
+def test_what_a_simulator_told_is_learned_unless_it_is_left_out(
+    joints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = plain_sets.write(tmp_path / "told", places=2)
+    assert trained(tmp_path / "a", told, "--steps", "3", "--json", str(tmp_path / "a.json")) == 0
+    assert "2 places told" in capsys.readouterr().out
+    assert {"points", "where", "places"} < json.loads((tmp_path / "a.json").read_text())[-1].keys()
+    assert plain_train.load(tmp_path / "a").config.taught == 2
+    # The policy goes on where nobody tells, and was never asked to know it in the first place.
+    more = ["--init", str(tmp_path / "a"), "--steps", "2"]
+    batch = ["--batch", "4", "--draws", "2", "--threads", "1"]
+    assert frontdoor.main(["train", str(tmp_path / "b"), "--data", str(joints), *more, *batch]) == 0
+    assert plain_train.load(tmp_path / "b").config.taught == 2
+    assert trained(tmp_path / "c", told, "--steps", "2", "--no-aux") == 0
+    assert plain_train.load(tmp_path / "c").config.taught == 0
+    assert trained(tmp_path / "d", told, "--steps", "2", "--data", str(told), str(joints)) == 0
+    assert plain_train.load(tmp_path / "d").config.taught == 0
 
 
 # -- the command

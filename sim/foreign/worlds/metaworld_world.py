@@ -44,6 +44,12 @@ class World:
         self._seen, _, _, truncated, info = self._env.step(np.asarray(action, np.float32))
         return self._seen[:4], bool(info["success"]), truncated
 
+    def places(self) -> tuple:
+        """The task's first thing, its second and its goal, as the simulator knows them; see host.py."""
+        found = np.stack([self._seen[4:7], self._seen[11:14], self._seen[36:39]])
+        known = np.any(found, axis=1, keepdims=True)
+        return np.hstack([found, known]), {CAMERA: np.hstack([self._project(found), known])}
+
     def expert(self) -> Any:
         return np.clip(self._expert.get_action(self._seen), -1.0, 1.0)
 
@@ -72,6 +78,16 @@ class World:
             _, old = self._made.popitem(last=False)
             old.close()
         return env
+
+    def _project(self, points: Any) -> Any:
+        """(K, 3) [m] -> (K, 2): right and down across a square frame, each -1 .. 1 where it is inside."""
+        model, data = self._env.model, self._env.data
+        number = model.camera(CAMERA).id
+        # The camera looks along its -z; its x is right and its y up, and the frame is turned by half a turn.
+        x, y, z = ((points - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)).T
+        scale = np.tan(np.radians(model.cam_fovy[number]) / 2)
+        ahead = np.maximum(-z, 1e-3) * scale
+        return np.where(z[:, None] < -1e-3, np.stack([-x / ahead, y / ahead], 1), 2.0)
 
     def _frame(self, name: str, height: int, width: int) -> Any:
         if name != CAMERA:
