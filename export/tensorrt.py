@@ -206,7 +206,7 @@ def build(
     if timing is not None:
         timing.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         cache = config.get_timing_cache()
-        atomic.write(timing, bytes(cache.serialize()), synced=True)
+        atomic.write(timing, bytes(cache.serialize()), synced=True, private=True)
     return bytes(serialized)
 
 

@@ -107,10 +107,10 @@ def write(place: Path, graph: str, key: Key, data: bytes) -> Path:
     engine, about = _files(place, graph, key)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     about.unlink(missing_ok=True)
-    atomic.write(engine, data, synced=True)
+    atomic.write(engine, data, synced=True, private=True)
     digest = hashlib.sha256(data).hexdigest()
     said = json.dumps({"key": asdict(key), "sha256": digest}, indent=1) + "\n"
-    atomic.write(about, said, synced=True)
+    atomic.write(about, said, synced=True, private=True)
     return engine
 
 

@@ -183,10 +183,10 @@ def _cut(data: Dataset, body: Body, wanted: Wanted, places: int = 0) -> dict[str
         names = [dataset_body.POINTS + camera for camera in body.cameras]
         known = data.columns([dataset_body.PLACES, *names])
         points = np.stack([known[name][frames].reshape(len(frames), places, 3) for name in names], 1)
-        at = known[dataset_body.PLACES][frames].reshape(len(frames), places, 4)
-        for each in (at, points):
+        where = known[dataset_body.PLACES][frames].reshape(len(frames), places, 4)
+        for each in (where, points):
             each[..., -1] = each[..., -1] > 0.5
-        told = {"places": at, "points": points}
+        told = {"places": where, "points": points}
     return told | {
         "frame": frames, "state": state[frames], "chunk": chunk, "valid": valid.astype(np.float32),
         "later": later,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,13 +102,16 @@ def train(options: Flags) -> list[dict[str, float]]:
     cameras = None if options.cameras is None else _split(options.cameras)
     sets, body = plain_data.bodies([path for path, _ in folders], options.told(), cameras)
     before = None if options.init is None else load(options.init)
-    known = {dataset_body.places(s, body.cameras) for s in sets} if options.aux else {0}
-    places = known.pop() if len(known) == 1 else 0  # all say it of the same things, or nobody is heard
     if before is None:
-        config = replace(sized(options, body, sets[0].robot_type), taught=places)
+        config = sized(options, body, sets[0].robot_type)
+        config = replace(config, taught=_told(sets, body, config.keypoints) if options.aux else 0)
+        places = config.taught
     else:
         config = _same(before.config, body, options)
-        places = places if places == config.taught else 0
+        known = _told(sets, body, config.keypoints) if options.aux else 0
+        places = known if known == config.taught else 0
+        if known and not places:
+            print(f"--init {options.init} was taught {config.taught} places, the data tell {known}: left out")
     stride = round(config.dt * body.fps)
     every = options.every or max(1, round(body.fps / LOOKS))
     wanted = Wanted(config.size, config.rows, stride, every, config.later)
@@ -128,6 +132,24 @@ def train(options: Flags) -> list[dict[str, float]]:
     if options.cache is None:
         shutil.rmtree(cache, ignore_errors=True)
     return log
+
+
+def _told(sets: Sequence[Dataset], body: Body, most: int) -> int:
+    """Of how many things all data sets say where they are; 0, and a line, where they do not agree.
+
+    Raises:
+        TaktError: they are more than the policy has keypoints.
+    """
+    counts = [dataset_body.places(s, body.cameras) for s in sets]
+    if len(set(counts)) > 1:
+        said = ", ".join(f"{s.root.name} {count}" for s, count in zip(sets, counts, strict=True))
+        print(f"places are left out, since the data sets tell of different numbers: {said}")
+        return 0
+    if counts[0] > most:
+        raise TaktError(
+            f"{sets[0].root} tells where {counts[0]} things are, a policy has {most} keypoints: --no-aux"
+        )
+    return counts[0]
 
 
 def sized(options: Flags, body: Body, robot: str) -> plain.Config:
@@ -237,9 +259,9 @@ class Trainer(Loop):
         return {
             "init": o.init.name if o.init else None, "data": names, "frames": len(self.frames.said),
             "every": self.every, "steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate,
-            "seed": o.seed, "augment": o.augment, "taught": taught, "committed": self.model.config.committed,
+            "seed": o.seed, "augment": o.augment, "committed": self.model.config.committed,
             "commit_share": o.commit_share,
-        }  # fmt: skip
+        } | ({"taught": taught} if taught else {})  # fmt: skip
 
 
 def load(folder: Path) -> plain.Plain:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vla import atomic
 from vla.contract import TaktError
 
 RESUME = "resume.safetensors"
@@ -116,9 +117,9 @@ class Loop:
     def _save(self) -> None:
         out = self.options.out
         out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(jsonlib.dumps(self.config(), indent=1))
+        atomic.write_json(out / "config.json", self.config())
         whole(self.average, out / "model.safetensors")
-        (out / "training.json").write_text(jsonlib.dumps(self.provenance(), indent=1))
+        atomic.write_json(out / "training.json", self.provenance())
         slots = self.optimiser.state_dict()["state"]
         state = {f"optimiser.{i}.{k}": v for i, slot in slots.items() for k, v in slot.items()}
         state |= {f"average.{k}": v for k, v in self.average.items()}

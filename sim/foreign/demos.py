@@ -28,7 +28,9 @@ class Noise:
     """
 
     def __init__(self, body: RobotSpec, rng: np.random.Generator, strength: float) -> None:
-        """`strength`: 1 begins a burst once a second or so, of half a step's range; 0 none."""
+        """`strength`: 1 begins a burst every 80 steps or so, 0 none. A push is drawn from a normal
+        distribution whose deviation is a quarter of the dimension's range.
+        """
         self._rng, self._strength = rng, strength
         self._steps = ~body.actions.absolute
         self._range = (body.actions.upper - body.actions.lower) / 2

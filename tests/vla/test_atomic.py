@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -73,3 +76,57 @@ def test_the_mode_is_what_the_umask_says(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     atomic.write(tmp_path / "ours", "")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_output_that_others_write_to_is_added_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with open(log, "w") as out:
+        code = (
+            "import sys; from pathlib import Path; from vla import atomic\n"
+            "print('before'); atomic.write(Path('/dev/stdout'), 'said\\n'); print('after')"
+        )
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert log.read_text() == "before\nsaid\nafter\n"
+
+
+def test_a_file_in_a_folder_of_others_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")  # as a file that is mounted is
+
+    monkeypatch.setattr(os, "replace", refused)
+    atomic.write(path, "new")
+    assert path.read_text() == "new"
+    with pytest.raises(OSError, match="busy"):
+        atomic.write(path, "newer", synced=True)
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        atomic.write(tmp_path / "report.json", "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_private_is_so_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        atomic.write(tmp_path / "engine", b"code", synced=True, private=True)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "engine").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_long_name_is_no_longer_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 250)
+    atomic.write(path, "said")
+    assert path.read_text() == "said"
