@@ -6,6 +6,7 @@ MuJoCo reads MUJOCO_GL once, while it is imported; without a screen its default 
 from __future__ import annotations
 
 import ctypes.util
+import logging
 import os
 import sys
 
@@ -14,6 +15,8 @@ from vla.contract import TaktError
 if sys.platform.startswith("linux") and not os.environ.get("MUJOCO_GL"):
     os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
 _PLATFORM = os.environ.get("MUJOCO_GL", "")
+# It tells whoever has set up logging that its accelerator is not installed, which nobody needs.
+logging.getLogger("OpenGL").setLevel(logging.WARNING)
 _REMEDY = "install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri and leave MUJOCO_GL unset, or run tools/gl.sh"
 
 try:
