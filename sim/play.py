@@ -148,8 +148,8 @@ def play(seed: int) -> dict[str, Any]:
             episodes.append(failed(scenario, f"{type(error).__name__}: {error}"))
             finish()  # its world may be in any state
             continue
-        episodes.append(episode)
         jerks.append(jerk(joints, _options.period))
+        episodes.append({**episode, "jerk": jerks[-1]})
         latencies += late.seconds
         versions = getattr(_worker.robot, "versions", {})
     played = {"episodes": episodes, "jerk": jerks, "stages": stages, "latencies": latencies}

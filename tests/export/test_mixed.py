@@ -89,7 +89,7 @@ class Judged(Gate):
         lost = 0.0 if len(few) <= self.passes else -0.5
         loop = {
             "n": 60, "k": 30, "k_fp32": 30, "difference": lost, "ci95": [lost, lost], "mcnemar_p": 1.0,
-            "jerk_ratio": 1.0,
+            "jerk_ratio": 1.0, "jerk_p": 1.0,
         }  # fmt: skip
         return Evidence("a test", 3, 0.0, 0.0, {}, 1.0, loop)
 

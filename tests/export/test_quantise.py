@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import vla.__main__ as frontdoor
-from export import graph, quantise
+from export import graph, parity, quantise
 from export.quantise import How
 from runtime import bundle
 from runtime.engine_openvino import OpenVinoGraph
@@ -286,3 +286,22 @@ def test_the_gate_lets_the_shipped_policy_through_and_stops_a_bad_one(
     assert "step: outlet" in line
     assert not (tmp_path / "bad").exists()
     assert json.loads((tmp_path / "bad.json").read_text())["evidence"]["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("n", "difference", "best", "ratio", "p", "passes"),
+    [
+        (200, -0.01, 0.02, 1.05, 0.3, True),
+        (200, -0.03, 0.01, 1.00, 0.3, False),  # three points of two hundred
+        (200, 0.0, 0.02, 1.12, 0.3, False),  # a tenth more jerk, of so many, whatever its p
+        (2, 0.0, 0.65, 1.12, 0.5, True),  # two episodes tell nothing of jerk
+        (20, 0.0, 0.10, 1.12, 0.01, False),  # unless it is more in nearly all of them
+        (4, -0.5, 0.10, 1.00, 1.0, True),
+        (12, -0.5, -0.05, 1.00, 1.0, False),  # a loss beyond chance
+    ],
+)
+def test_of_few_episodes_only_what_is_beyond_chance_counts(
+    n: int, difference: float, best: float, ratio: float, p: float, passes: bool
+) -> None:
+    loop = {"n": n, "difference": difference, "ci95": [-1.0, best], "jerk_ratio": ratio, "jerk_p": p}
+    assert parity.Evidence("a test", 3, 0.0, 0.0, {}, 1.0, loop).passed is passes

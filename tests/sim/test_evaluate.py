@@ -88,6 +88,7 @@ def test_the_report_has_its_keys_and_counts_add_up(
             "skipped",
             "asked",
             "late",
+            "jerk",
         }
         assert episode["seed"] == seed
         assert episode["sim_seconds"] == pytest.approx(episode["steps"] / 30, abs=1e-3)
