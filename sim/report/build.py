@@ -25,7 +25,7 @@ SUCCESSES = 2  # filmed after the failures
 IN_3D = 2
 COLUMNS = (
     "seed", "task", "group", "instruction", "success", "steps", "sim_seconds",
-    "held", "dry", "skipped", "asked", "late", "error",
+    "held", "dry", "skipped", "asked", "late", "jerk", "error",
 )  # fmt: skip
 
 
