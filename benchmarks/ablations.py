@@ -49,7 +49,8 @@ def variant(bundle: Path, changes: dict[str, Any], out: Path) -> Path:
 
 def variants(options: argparse.Namespace) -> list[tuple[str, Path, dict[str, Any], str]]:
     """name, bundle, changes, latency of everything that is asked for."""
-    rows: list[tuple[str, Path, dict[str, Any], str]] = [("as shipped", options.bundle, {}, "0ms")]
+    first = "as shipped" if options.bundle == SHIPPED else options.bundle.name
+    rows: list[tuple[str, Path, dict[str, Any], str]] = [(first, options.bundle, {}, "0ms")]
     for group, members in VARIANTS.items():
         if options.only in (None, group):
             rows += [(name, options.bundle, changes, latency) for name, changes, latency in members]
