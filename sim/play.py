@@ -141,15 +141,15 @@ def play(seed: int) -> dict[str, Any]:
         late = Draws(_options.latency, seed, i)
         try:
             _worker = _worker or _build(_options)
-            episode, joints = obey(_worker, scenario, stages, late)
+            episode, _ = obey(_worker, scenario, stages, late)
         except TaktError:
             raise  # something was asked wrongly, which every episode would meet
         except Exception as error:
             episodes.append(failed(scenario, f"{type(error).__name__}: {error}"))
             finish()  # its world may be in any state
             continue
-        jerks.append(jerk(joints, _options.period))
-        episodes.append({**episode, "jerk": jerks[-1]})
+        episodes.append(episode)
+        jerks.append(episode["jerk"])
         latencies += late.seconds
         versions = getattr(_worker.robot, "versions", {})
     played = {"episodes": episodes, "jerk": jerks, "stages": stages, "latencies": latencies}
@@ -225,6 +225,7 @@ def obey(
         "skipped": result.skipped,
         "asked": result.asked,
         "late": result.late,
+        "jerk": jerk(np.array(joints), period),
     }
     return row, np.array(joints)
 
