@@ -66,7 +66,8 @@ def _stream(path: Path, raw: bytes) -> bool:
         plain = stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
         return False
-    if plain and not name.startswith(("/dev/", "/proc/")):
+    # What is open already has a name there; /dev/shm has files as any folder.
+    if plain and not name.startswith(("/dev/fd/", "/proc/")):
         return False
     path.write_bytes(raw)
     return True

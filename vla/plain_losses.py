@@ -58,9 +58,9 @@ def taught(
         mine = each[:, : model.config.taught]
         near.append(mean((mine.softmax(-1) @ grid - uv).abs().sum(-1), inside))
         where.append(mean(spotted(mine, grid, uv), inside))
-    said = model.places(cond).reshape(places[..., :3].shape)
-    error = said - (places[..., :3] - model.place_mean) / model.place_std
-    error = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.03, reduction="none").mean(-1)
+    truth = (places[..., :3] - model.place_mean) / model.place_std
+    said = model.places(cond).reshape(truth.shape)
+    error = F.smooth_l1_loss(said, truth, beta=0.03, reduction="none").mean(-1)
     return {
         "points": torch.stack(near).mean(),
         "where": torch.stack(where).mean(),

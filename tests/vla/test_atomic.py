@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -130,3 +131,13 @@ def test_a_long_name_is_no_longer_beside_it(tmp_path: Path) -> None:
     path = tmp_path / ("a" * 250)
     atomic.write(path, "said")
     assert path.read_text() == "said"
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm here")
+def test_files_in_shared_memory_are_replaced_as_any() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "COMMIT"
+        atomic.write(path, "old")
+        before = path.stat().st_ino
+        atomic.write(path, "new", synced=True)
+        assert path.read_text() == "new" and path.stat().st_ino != before
