@@ -59,7 +59,7 @@ def step(model: plain.Plain) -> Part:
         g = torch.Generator().manual_seed(batch)
         chunk = (batch, c.rows, len(c.actions))
         return {
-            "memory_cond": torch.randn(batch, c.cond, generator=g),
+            "memory_cond": torch.randn(batch, c.known, generator=g),
             "memory_origin": torch.randn(batch, len(c.actions), generator=g),
             "x": torch.randn(chunk, generator=g),
             "t": torch.tensor([0.25]),

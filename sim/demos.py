@@ -80,10 +80,13 @@ class Command:
     """With --suite: of these tasks alone, NAME,NAME."""
     size: int = 96
     """With --suite: height and width of the frames, pixels."""
+    every: int = 1
+    """With --suite: control steps from one frame to the next; the rows between repeat it."""
     seed: int = 1_000_000
     """Seed of the first table; table i uses seed + i. Evaluation uses seeds below one million."""
     relabel: Path | None = None
-    """A bundle that drives, while the expert labels every frame."""
+    """A bundle that drives, while the expert labels every frame; with --suite it drives the first of an
+    episode, up to 200 control steps, and the expert, recorded, the rest."""
     share: float = 0.15
     """With --relabel: the share of stretches that the expert drives."""
     noise: float | None = None
@@ -141,8 +144,15 @@ class Command:
         expert_spec(suite)
         if not hasattr(suite, "seeds"):
             raise TaktError(f"--suite: {self.suite} is no list of tasks")
-        if self.relabel or self.looks or not 16 <= self.size <= 1024:
-            raise TaktError("--suite takes no --relabel and no --looks, and a --size from 16 to 1024")
+        if self.latency or self.looks or not 16 <= self.size <= 1024:
+            raise TaktError("--suite takes no --latency and no --looks, and a --size from 16 to 1024")
+        if self.relabel:
+            policy = load(self.relabel).spec
+            check_match(policy, suite.spec())
+            if any((c.height, c.width) != (self.size, self.size) for c in policy.cameras):
+                raise TaktError(f"--relabel sees frames of another --size than {self.size}")
+        if not 1 <= self.every <= 1000:
+            raise TaktError("--every is from 1 to 1000 control steps")
         # One process a task at the most.
         self.workers = min(self.workers, len(asked_seeds(suite, self.seed, 1, self.tasks)))
 
@@ -152,11 +162,12 @@ class Command:
             self._write(self.out, range(self.shard or 0, self.episodes, self.workers))
             return
         suite = make_suite(self.suite)
+        policy = OnnxPolicy(load(self.relabel)) if self.relabel else None
         seeds = asked_seeds(suite, self.seed, self.episodes * foreign.TRIES, self.tasks)
         of = [suite.scenarios(seed, "seen", False)[0].task for seed in seeds]
         mine = set(sorted(set(of))[self.shard or 0 :: self.workers])
         kept = [seed for seed, task in zip(seeds, of, strict=True) if task in mine]
-        foreign.write(suite, self.out, kept, self.episodes, self.size, self.strength)
+        foreign.write(suite, self.out, kept, self.episodes, self.size, self.strength, self.every, policy)
 
     def _spawn(self) -> None:
         """Each worker is a fresh process: GL contexts do not survive a fork."""
@@ -167,6 +178,7 @@ class Command:
             flags = [*(f"--{name}={getattr(self, name)}" for name in same), f"--parent={os.getpid()}"]
             flags += [f"--relabel={self.relabel}"] if self.relabel else []
             flags += [f"--suite={self.suite}", f"--size={self.size}", f"--noise={self.strength}"]
+            flags += [f"--every={self.every}"]
             flags += [f"--tasks={self.tasks}"] if self.tasks else []
             started = [
                 subprocess.Popen([sys.executable, "-m", "vla", "demos", str(part), *flags, f"--shard={i}"])

@@ -26,18 +26,26 @@ def features(actions: list[str], state: list[str] | None = None) -> dict[str, Fe
 
 
 def write(
-    folder: Path, actions: list[str] | None = None, seed: int = 0, fps: int = FPS, places: int = 0
+    folder: Path,
+    actions: list[str] | None = None,
+    seed: int = 0,
+    fps: int = FPS,
+    places: int = 0,
+    every: int = 1,
 ) -> Path:
     """Three episodes of noise; actions are named like the joints unless others are given.
 
     Args:
         places: of so many things it is said where they are.
+        every: rows from one new frame to the next.
     """
     rng = np.random.default_rng(seed)
     wanted = features(actions or JOINTS)
     if places:
         wanted |= {f"privileged.points.{name}": Feature("float32", (3 * places,), None) for name in CAMERAS}
         wanted |= {"privileged.places": Feature("float32", (4 * places,), None)}
+    if every > 1:
+        wanted |= {"camera.fresh": Feature("float32", (1,), None)}
     with Writer(folder, fps, wanted, "crane") as out:
         for text, length in zip(TEXTS, LENGTHS, strict=True):
             columns = {}
@@ -47,5 +55,7 @@ def write(
                 columns[name] = (
                     rng.integers(0, 256, shape, np.uint8) if picture else rng.normal(size=shape)
                 ).astype(np.uint8 if picture else np.float32)
+            if every > 1:
+                columns["camera.fresh"] = (np.arange(length) % every == 1).astype(np.float32)[:, None]
             out.add_episode(text, columns)
     return folder

@@ -114,7 +114,10 @@ def as_feature(name: str, feature: Feature, array: np.ndarray) -> np.ndarray:
 
 
 def _png_column(frames: np.ndarray) -> pa.Array:
-    files = [encode_png(f) for f in frames]
+    files: list[bytes] = []
+    for i, frame in enumerate(frames):  # a camera slower than the rows repeats its frames
+        again = i > 0 and np.array_equal(frame, frames[i - 1])
+        files.append(files[-1] if again else encode_png(frame))
     if sum(map(len, files)) >= 1 << 31:
         raise TaktError(
             f"{len(frames)} pictures of an episode take over 2 GiB as PNG: make the feature a video"

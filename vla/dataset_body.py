@@ -27,6 +27,9 @@ STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 # What a simulator alone knows of K things: x, y, z [m] and 1 where there is such a thing, K times; and of
 # each camera u, v across the frame, -1 .. 1 rightwards and downwards, and the same 1.
 PLACES, POINTS = "privileged.places", "privileged.points."
+# 1 in the rows whose frames were taken then, 0 where they are those of a row before: cameras that are slower
+# than the control. A data set without this column has new frames in every row.
+FRESH = "camera.fresh"
 FILE = Path("meta/takt.json")
 SUFFIX = ".pos"  # what LeRobot adds to the name of a joint
 TURN = 2 * math.pi

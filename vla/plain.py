@@ -3,14 +3,15 @@
     prefix   cameras, a sentence, the state -> memory
     step     memory, x, tau -> next x
 
-A sentence is the mean of its token states (minilm.py). Each camera has a small residual network from
-scratch that the sentence steers by FiLM (Perez et al. 2018, arXiv 1709.07871). What it saw is read in two
-ways: keypoints, the soft-argmax of maps (Levine et al. 2016, arXiv 1504.00702) with what is there, for
-where things are, and the coarse map as it lies, for all else. Where a simulator tells where things are, the
-first keypoints are taught to be there (`taught`); mostly nobody does. What stands in for such a teacher is in
-every recording: where the state will be later in the episode, at its end too, is predicted from what the
-prefix knows (`later`), and an arm goes to things.
-The head is nano's: a denoiser of whole chunks in its clean-action form, which continues committed rows.
+A sentence is the mean of its token states (minilm.py). Each camera, or a square of its frame, has a small
+residual network from scratch that the sentence steers by FiLM (Perez et al. 2018, arXiv 1709.07871). What it
+saw is read in two ways: keypoints, the soft-argmax of maps (Levine et al. 2016, arXiv 1504.00702) with what
+is there, for where things are, and the coarse map as it lies, for all else. Where a simulator tells where
+things are, the first keypoints are taught to be there (`taught`); mostly nobody does. What stands in for such
+a teacher is in every recording: where the state will be later in the episode, at its end too, is predicted
+from what the prefix knows (`later`), and an arm goes to things.
+The head is nano's: a denoiser of whole chunks in its clean-action form, which continues committed rows. The
+state and where things are reach it as they are, too: how far it is from here to there is their difference.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from torch import Tensor, nn
 from vla.contract import ActionSpace, CameraSpec, Dimension, PolicySpec, TaktError
 from vla.nano import Layer, advance
 
-VERSION = 1  # of the architecture; a checkpoint of another one has other weights
+VERSION = 2  # of the architecture; a checkpoint of another one has other weights
 GROUPS = 8  # of channels that a norm is taken over
-# What was understood (B, cond), and where actions that are predicted from the state start (B, A).
+# What was understood (B, known), and where actions that are predicted from the state start (B, A).
 Memory = tuple[Tensor, Tensor]
 
 
@@ -38,6 +39,7 @@ class Config:
     `fine` and `coarse` are the channels at a quarter and an eighth of the frames' side `size`; `later` has
     the rows ahead at which the state is predicted, to which the episode's end is added; `committed` is the
     most rows of a clean prefix that training shows; of the keypoints the first `taught` are told where to be.
+    `windows` is the square of each camera's frame that is looked at: left, top, side, in pixels; none: all.
     """
 
     cameras: tuple[str, ...]
@@ -63,6 +65,7 @@ class Config:
     later: tuple[int, ...] = ()
     encoder: str = "minilm"
     taught: int = 0
+    windows: tuple[tuple[int, int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self)}
@@ -77,7 +80,17 @@ class Config:
         if fields.pop("version", 0) != VERSION:
             raise TaktError("it was made by another version of Takt: export it with Takt of that version")
         fields["actions"] = tuple(Dimension(**row) for row in fields["actions"])
+        fields["windows"] = tuple(tuple(window) for window in fields["windows"])
         return Config(**fields)
+
+    @property
+    def known(self) -> int:
+        """Numbers that the head is told: `Plain.see`."""
+        return self.cond + len(self.state) + 3 * self.taught
+
+    def window(self, camera: int) -> tuple[int, int, int]:
+        """Left, top and side of what is looked at of a camera's frame, pixels."""
+        return self.windows[camera] if self.windows else (0, 0, self.size)
 
     def spec(self, replan: float, joining: str) -> PolicySpec:
         """The contract of such a policy."""
@@ -113,12 +126,10 @@ class Steered(nn.Module):
         return x + self.conv(F.relu(self.norm(x) * (1 + gain) + shift))
 
 
-class Eye(nn.Module):
-    """One camera: uint8 (B, size, size, 3) and a sentence (B, text) -> what was seen (B, width), and the
-    keypoints' maps (B, keypoints, cells), logits.
+class Sight(nn.Module):
+    """The convolutions: uint8 (B, side, side, 3) and a sentence (B, text) -> a map at a quarter of the side,
+    (B, fine, side / 4, side / 4), and one at an eighth, (B, coarse, side / 8, side / 8).
     """
-
-    grid: Tensor
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -127,15 +138,6 @@ class Eye(nn.Module):
         self.down = nn.Conv2d(c.fine, c.coarse, 3, 2, 1)
         self.wide = nn.ModuleList(Steered(c.coarse, c.text) for _ in range(c.blocks))
         self.up = nn.Conv2d(c.coarse, c.fine, 1)
-        self.points = nn.Conv2d(c.fine, c.keypoints, 1)
-        self.pool = nn.Conv2d(c.coarse, c.coarse // 2, 3, 2, 1)
-        side, coarse = c.size // 4, -(-(c.size // 8) // 2)
-        self.flat = nn.Linear(c.coarse // 2 * coarse**2, c.flat)
-        # Coordinates of the cells' centres, -1 .. 1 from the left and from the top.
-        line = (torch.arange(side) + 0.5) * 2 / side - 1
-        grid = torch.stack([line.repeat(side), line.repeat_interleave(side)], 1)
-        self.register_buffer("grid", grid, persistent=False)
-        self.width = c.keypoints * (2 + c.fine) + c.flat
 
     def forward(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         # A permuted NHWC tensor is channels-last, the layout in which convolutions are fastest.
@@ -144,12 +146,38 @@ class Eye(nn.Module):
         far = self.down(F.relu(x))
         for block in self.wide:
             far = block(far, text)
-        x = F.relu(x + F.interpolate(self.up(far), scale_factor=2.0, mode="nearest"))
+        return F.relu(x + F.interpolate(self.up(far), scale_factor=2.0, mode="nearest")), F.relu(far)
+
+
+class Eye(nn.Module):
+    """One camera's window, and a sentence (B, text) -> where keypoints are (B, 2 keypoints), across the whole
+    frame, what else was seen (B, width - 2 keypoints), and the keypoints' maps (B, keypoints, cells), logits.
+    """
+
+    grid: Tensor
+
+    def __init__(self, c: Config, window: tuple[int, int, int]) -> None:
+        super().__init__()
+        left, top, side = window
+        self.sight = Sight(c)
+        self.points = nn.Conv2d(c.fine, c.keypoints, 1)
+        self.pool = nn.Conv2d(c.coarse, c.coarse // 2, 3, 2, 1)
+        cells, coarse = side // 4, -(-(side // 8) // 2)
+        self.flat = nn.Linear(c.coarse // 2 * coarse**2, c.flat)
+        # Coordinates of the cells' centres, -1 .. 1 from the left and from the top of the whole frame.
+        line = (torch.arange(cells) + 0.5) * 4
+        u, v = ((line + start) * 2 / c.size - 1 for start in (left, top))
+        grid = torch.stack([u.repeat(cells), v.repeat_interleave(cells)], 1)
+        self.register_buffer("grid", grid, persistent=False)
+        self.width = c.keypoints * (2 + c.fine) + c.flat
+
+    def forward(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, far = (each.float() for each in self.sight(frames, text))
         maps = (self.points(x) * 2).flatten(2)
         weights = maps.softmax(-1)
         there = weights @ x.flatten(2).transpose(1, 2)
-        flat = F.relu(self.flat(F.relu(self.pool(F.relu(far))).flatten(1)))
-        return torch.cat([(weights @ self.grid).flatten(1), there.flatten(1), flat], 1), maps
+        flat = F.relu(self.flat(F.relu(self.pool(far)).flatten(1)))
+        return (weights @ self.grid).flatten(1), torch.cat([there.flatten(1), flat], 1), maps
 
 
 class Block(nn.Module):
@@ -182,7 +210,7 @@ class Plain(nn.Module):
         self.reader = nn.Sequential(
             nn.LayerNorm(c.words), nn.Linear(c.words, c.text), nn.SiLU(), nn.Linear(c.text, c.text)
         )
-        self.eyes = nn.ModuleList(Eye(c) for _ in c.cameras)
+        self.eyes = nn.ModuleList(Eye(c, c.window(i)) for i in range(len(c.cameras)))
         self.body = nn.Sequential(nn.Linear(states, c.text), nn.SiLU(), nn.Linear(c.text, c.text))
         seen = sum(cast(Eye, eye).width for eye in self.eyes)
         self.trunk = nn.Sequential(
@@ -191,10 +219,10 @@ class Plain(nn.Module):
         )  # fmt: skip
         self.later = nn.Linear(c.cond, (len(c.later) + 1) * states)
         if c.taught:
-            self.places = nn.Linear(c.cond, c.taught * 3)
+            self.places = nn.Linear(c.cond + 2 * c.taught * len(c.cameras), c.taught * 3)
             self.register_buffer("place_mean", torch.zeros(c.taught, 3))
             self.register_buffer("place_std", torch.ones(c.taught, 3))
-        self.inlet = nn.Linear(c.rows * actions + c.rows + c.cond, c.hidden)
+        self.inlet = nn.Linear(c.rows * actions + c.rows + c.known, c.hidden)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.outlet = nn.Linear(c.hidden, c.rows * actions)
         nn.init.zeros_(self.outlet.weight)
@@ -213,29 +241,54 @@ class Plain(nn.Module):
         kept = mask[:, :, None].to(tokens.dtype)
         return (tokens * kept).sum(1) / kept.sum(1).clamp(min=1)
 
+    def cut(self, frames: list[Tensor]) -> list[Tensor]:
+        """The windows that are looked at, of whole frames (B, size, size, 3)."""
+        squares = [self.config.window(i) for i in range(len(frames))]
+        return [
+            image[:, top : top + side, left : left + side]
+            for image, (left, top, side) in zip(frames, squares, strict=True)
+        ]
+
     def see(self, frames: list[Tensor], state: Tensor, sentence: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What the prefix knows, shape (B, cond), and each camera's maps of keypoints, logits.
+        """What the prefix knows, (B, known): what it made of all, the state, and where the taught things are,
+        both normalised; and each camera's maps of keypoints, logits.
 
         Args:
-            frames: one (B, size, size, 3) uint8 tensor a camera. state: (B, S), physical.
+            frames: one (B, side, side, 3) uint8 tensor a camera: its window. state: (B, S), physical.
             sentence: (B, words).
         """
+        c = self.config
         text = self.reader(sentence)
         looked = [eye(image, text) for eye, image in zip(self.eyes, frames, strict=True)]
-        body = self.body((state - self.state_mean) / self.state_std)
-        return self.trunk(torch.cat([*(seen for seen, _ in looked), body, text], 1)), [m for _, m in looked]
+        here = (state - self.state_mean) / self.state_std
+        seen = [part for uv, rest, _ in looked for part in (uv, rest)]
+        cond = self.trunk(torch.cat([*seen, self.body(here), text], 1))
+        known = [cond, here]
+        if c.taught:
+            known.append(self.places(torch.cat([cond, *(uv[:, : 2 * c.taught] for uv, _, _ in looked)], 1)))
+        return torch.cat(known, 1), [maps for _, _, maps in looked]
+
+    def ahead(self, known: Tensor) -> Tensor:
+        """Where the state will be from here, each time by its own measure, (B, F, S); known: of `see`."""
+        c = self.config
+        return self.later(known[:, : c.cond]).reshape(-1, len(c.later) + 1, len(c.state))
+
+    def things(self, known: Tensor) -> Tensor:
+        """Where the taught things are, normalised, (B, taught, 3)."""
+        return known[:, self.config.known - 3 * self.config.taught :].reshape(-1, self.config.taught, 3)
 
     def prefix(self, frames: list[Tensor], state: Tensor, tokens: Tensor, mask: Tensor) -> Memory:
-        """What `step` remembers of an observation."""
-        return self.see(frames, state, self.sentence(tokens, mask))[0], self.origin(state)
+        """What `step` remembers of an observation; whole frames."""
+        known, _ = self.see(self.cut(frames), state, self.sentence(tokens, mask))
+        return known, self.origin(state)
 
     def origin(self, state: Tensor) -> Tensor:
         """Where the actions that are predicted from the state (B, S) start, (B, A); 0 for the others."""
         return state @ self.start
 
-    def predict(self, cond: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    def predict(self, known: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The clean chunk, normalised, (B, H, A), from x (B, H, A) at per-row flow times t (B, H)."""
-        h = self.inlet(torch.cat([x.flatten(1), t, cond], 1))
+        h = self.inlet(torch.cat([x.flatten(1), t, known], 1))
         for block in self.blocks:
             h = block(h, t)
         return self.outlet(h).reshape(x.shape)

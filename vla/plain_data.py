@@ -60,6 +60,7 @@ class Frames:
         points: (N, cameras, K, 3) and places: (N, K, 4), what a simulator told of K things
             (dataset_body.py); None: nobody did.
         augment: strength of what is done to frames in training.
+        windows: the squares that are looked at, one a camera (plain.Config); none: all.
     """
 
     images: list[np.ndarray]
@@ -75,6 +76,17 @@ class Frames:
     points: Tensor | None = None
     places: Tensor | None = None
     augment: float = 0.0
+    windows: tuple[tuple[int, int, int], ...] = ()
+
+    def _within(self, points: Tensor) -> Tensor:
+        """Whether points (B, cameras, K, 3) are in their camera's window, (B, cameras, K)."""
+        if not self.windows:
+            return (points[..., :2].abs() <= 1).all(-1)
+        size = self.images[0].shape[1]
+        left_top = torch.tensor([window[:2] for window in self.windows]) * (2 / size) - 1
+        side = torch.tensor([window[2] for window in self.windows]) * (2 / size)
+        inside = (points[..., :2] - left_top[:, None]) / side[:, None, None]
+        return ((inside >= 0) & (inside <= 1)).all(-1)
 
     def batch(
         self, index: np.ndarray, rng: np.random.Generator, generator: torch.Generator
@@ -85,12 +97,13 @@ class Frames:
         sentence = self.sentence[torch.from_numpy(self.wordings[said, chosen])]
         kept = rng.random(sentence.shape, np.float32) >= DROPPED
         frames = [torch.from_numpy(image[index]) for image in self.images]
-        moved = [augmented(each, self.augment, generator) for each in frames]
+        squares = self.windows or [None] * len(frames)
+        moved = [augmented(f, self.augment, generator, w) for f, w in zip(frames, squares, strict=True)]
         told = {}
         if self.points is not None and self.places is not None:
             points = self.points[rows].clone()
             points[..., :2] += torch.stack([shift for _, shift in moved], 1)[:, :, None]
-            points[..., 2] *= (points[..., :2].abs() <= 1).all(-1)
+            points[..., 2] *= self._within(points)
             told = {"points": points, "places": self.places[rows]}
         return told | {
             "frames": [each for each, _ in moved],
@@ -163,11 +176,15 @@ def _cut(data: Dataset, body: Body, wanted: Wanted, places: int = 0) -> dict[str
     """
     columns = data.columns([STATE, ACTION])
     state, action = (columns[name].astype(np.float32) for name in (STATE, ACTION))
+    slow = dataset_body.FRESH in data.features
+    fresh = data.columns([dataset_body.FRESH])[dataset_body.FRESH][:, 0] if slow else np.ones(len(data))
     frame, ends, at = [], [], 0
     for number, episode in enumerate(data.episodes):
         # Episodes begin at different phases, so that every moment of a task is seen.
-        looked = np.arange(at + number % min(wanted.every, episode["length"]), at + episode["length"])
-        looked = looked[:: wanted.every]
+        fresh[at] = 1  # there is nothing before it
+        new = at + np.flatnonzero(fresh[at : at + episode["length"]] > 0.5)
+        every = max(1, wanted.every * len(new) // episode["length"])
+        looked = new[number % min(every, len(new)) :: every]
         at += episode["length"]
         frame.append(looked)
         ends.append(np.full(len(looked), at))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json as jsonlib
+import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -49,6 +50,11 @@ class Options:
     """Learn from one frame in so many (default: so that 20 a second are left)."""
     augment: float = 1.0
     """How far frames are moved and recoloured in training; 0 not at all."""
+    crop: list[str] = field(default_factory=list)
+    """Look at a square of the frame alone: LEFT,TOP,SIDE, shares of it; one for all cameras, or NAME=... for
+    each."""
+    bf16: bool = False
+    """Convolutions in half precision: twice as fast where the processor has it. Not with --compile."""
     width: float = 1.0
     """Of the vision's layers, as a factor."""
     cache: Path | None = None
@@ -80,6 +86,8 @@ class Flags(LoopOptions, Protocol):
     dt: float | None
     every: int | None
     augment: float
+    crop: list[str]
+    bf16: bool
     width: float
     cache: Path | None
 
@@ -119,7 +127,7 @@ def train(options: Flags) -> list[dict[str, float]]:
     weights = [weight for _, weight in folders]
     encoder = encoder_folder(options.encoder)
     frames = plain_data.read(sets, body, wanted, weights, encoder, cache, places)
-    frames.augment = options.augment
+    frames.augment, frames.windows = options.augment, config.windows
     model = plain.Plain(config)
     if before is None:
         measure(model, frames)
@@ -180,8 +188,34 @@ def sized(options: Flags, body: Body, robot: str) -> plain.Config:
         fine=_wide(32, options.width),
         coarse=_wide(64, options.width),
         committed=committed,
+        windows=_windows(options.crop, body.cameras, options.image_size or 128),
         later=(rows // 2, rows, 2 * rows, 4 * rows),
     )
+
+
+def _windows(told: Sequence[str], cameras: Sequence[str], size: int) -> tuple[tuple[int, int, int], ...]:
+    """The square of each camera's frame that is looked at: left, top, side, pixels; () for all of it.
+
+    Raises:
+        TaktError: no square of such a camera's frame, or too small a one.
+    """
+    found: dict[str, tuple[int, int, int]] = {}
+    for text in told:
+        name, _, numbers = text.rpartition("=")
+        try:
+            left, top, share = (float(number) for number in numbers.split(","))
+        except ValueError:
+            raise TaktError(f"--crop {text}: three numbers are wanted, LEFT,TOP,SIDE") from None
+        side = round(share * size / 8) * 8 if math.isfinite(share) else 0
+        if not (side >= 16 and left >= 0 and top >= 0 and max(left, top) * size + side <= size + 0.5):
+            raise TaktError(
+                f"--crop {text}: shares of the frame, at least 16 of its {size} pixels, not beyond its edge"
+            )
+        if name and name not in cameras:
+            raise TaktError(f"--crop {text}: the cameras are {', '.join(cameras)}")
+        for camera in [name] if name else cameras:
+            found[camera] = (min(round(left * size), size - side), min(round(top * size), size - side), side)
+    return tuple(found.get(camera, (0, 0, size)) for camera in cameras) if found else ()
 
 
 def _wide(channels: int, factor: float) -> int:
@@ -199,8 +233,10 @@ def _same(config: plain.Config, body: Body, options: Flags) -> plain.Config:
         raise TaktError(
             f"--init {options.init} is of another body or rate than the data: {ours} against {theirs}"
         )
-    if options.rows or options.image_size or options.dt or options.width != 1.0:
-        raise TaktError("--rows, --image-size, --dt and --width are for a new policy; --init has its own")
+    if options.rows or options.image_size or options.dt or options.crop or options.width != 1.0:
+        raise TaktError(
+            "--rows, --image-size, --crop, --dt and --width are for a new policy; --init has its own"
+        )
     if options.committed is not None and not 0 <= options.committed < config.rows:
         raise TaktError(f"--committed is from 0 to {config.rows - 1} rows of the chunk's {config.rows}")
     return config if options.committed is None else replace(config, committed=options.committed)
@@ -241,6 +277,11 @@ class Trainer(Loop):
     def __init__(self, options: Flags, model: plain.Plain, frames: Frames, every: int) -> None:
         super().__init__(options, model, list(model.parameters()), frames.weight)
         self.o, self.model, self.frames, self.every = options, model, frames, every
+        if options.bf16:  # keypoints and the head keep their full precision
+            for eye in model.eyes:
+                sight = cast(plain.Eye, eye).sight
+                half = torch.autocast("cpu", torch.bfloat16)
+                sight.forward = half(sight.forward)  # type: ignore[method-assign]
         self.loss = torch.compile(plain_losses.loss) if options.compile else plain_losses.loss
 
     def losses(
@@ -261,7 +302,7 @@ class Trainer(Loop):
             "every": self.every, "steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate,
             "seed": o.seed, "augment": o.augment, "committed": self.model.config.committed,
             "commit_share": o.commit_share,
-        } | ({"taught": taught} if taught else {})  # fmt: skip
+        } | ({"taught": taught} if taught else {}) | ({"bf16": True} if o.bf16 else {})  # fmt: skip
 
 
 def load(folder: Path) -> plain.Plain:
@@ -291,6 +332,8 @@ def load(folder: Path) -> plain.Plain:
 def _check(options: Flags) -> None:
     if not (0 <= options.augment <= 4 and 0.25 <= options.width <= 4):
         raise TaktError("--augment is from 0 to 4, --width from 0.25 to 4")
+    if options.bf16 and options.compile:
+        raise TaktError("--bf16 is not for --compile: choose one")
     every, rows = _or(options.every, 1), _or(options.rows, 1)
     if every < 1 or not 1 <= rows <= 1000:
         raise TaktError("--every is at least 1, --rows from 1 to 1000")

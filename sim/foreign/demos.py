@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from sim.foreign.process import HostError
 from sim.foreign.robot import ForeignRobot
 from sim.foreign.suite import Scenario
 from vla import dataset_body
-from vla.contract import CameraSpec, RobotSpec, TaktError
+from vla.contract import CameraSpec, Policy, RobotSpec, TaktError
 from vla.dataset import Feature, Writer
-from vla.dataset_body import PLACES, POINTS
+from vla.dataset_body import FRESH, PLACES, POINTS
 
 TRIES = 3  # seeds a demonstration that is asked for; an expert that fails more often is no teacher
+MOST_LED = 200  # control steps that a policy drives before the expert does, where nothing else is said
 
 
 class Noise:
@@ -48,11 +50,63 @@ class Noise:
         return action
 
 
-def features(body: RobotSpec, places: int = 0) -> dict[str, Feature]:
+class Lead:
+    """A policy that drives before the expert does, as DAgger's learner (Ross et al. 2011, arXiv 1011.0686),
+    so that the expert is seen where that policy's mistakes lead. It is not recorded.
+    """
+
+    def __init__(self, policy: Policy, rate: float, most: int = MOST_LED) -> None:
+        """
+        Args:
+            rate: control steps a second; the policy's rows are to be one a step.
+            most: control steps that it drives at most.
+
+        Raises:
+            TaktError: the policy's rows are no control steps.
+        """
+        spec = policy.spec
+        if abs(spec.dt * rate - 1) > 1e-6:
+            raise TaktError(f"--relabel: its rows are {spec.dt:g} s apart, a control step is {1 / rate:g} s")
+        self.policy, self.most = policy, most
+        self._rows = min(max(1, round(spec.replan / spec.dt)), spec.chunk_length)
+
+    def __call__(self, robot: ForeignRobot, scenario: Scenario, seed: int) -> int:
+        """Lay the scenario and drive a while, a random one; the control steps that were taken.
+
+        Where the policy succeeds in less, it is stopped on the way there.
+        """
+        rng, most = np.random.default_rng([seed, 1]), self.most
+        while True:
+            wanted = int(rng.integers(most))
+            taken = self._drive(robot, scenario, wanted, seed)
+            if not (robot.success or robot.over):
+                return taken
+            most = max(1, min(wanted, taken))
+
+    def _drive(self, robot: ForeignRobot, scenario: Scenario, steps: int, seed: int) -> int:
+        robot.clock = clock = SimulatedClock()
+        scenario.lay(robot)
+        self.policy.reset(seed)
+        actions = np.zeros((0, robot.spec.actions.size))
+        for step in range(steps):
+            seen = robot.read()
+            if robot.success or robot.over:
+                return step
+            row = step % self._rows
+            if row == 0:
+                actions = self.policy.infer(replace(seen, instruction=scenario.instruction)).actions
+            robot.write(actions[row])
+            clock.sleep_until((step + 1) / robot.rate)
+        robot.read()
+        return steps
+
+
+def features(body: RobotSpec, places: int = 0, every: int = 1) -> dict[str, Feature]:
     """The columns of a data set of this body with its cameras.
 
     Args:
         places: of how many things the simulator tells where they are.
+        every: control steps from one frame to the next.
     """
     names = ["height", "width", "channel"]
     pictures = {
@@ -66,67 +120,111 @@ def features(body: RobotSpec, places: int = 0) -> dict[str, Feature]:
         **pictures,
         "action": Feature("float32", (body.actions.size,), list(body.actions.names)),
         **(known if places else {}),
+        **({FRESH: Feature("float32", (1,), None)} if every > 1 else {}),
     }
 
 
 def episode(
-    robot: ForeignRobot, scenario: Scenario, noise: Noise | None = None, places: int = 0
+    robot: ForeignRobot,
+    scenario: Scenario,
+    noise: Noise | None = None,
+    places: int = 0,
+    every: int = 1,
+    phase: int = 0,
+    lead: Lead | None = None,
 ) -> dict[str, np.ndarray] | None:
-    """The expert's episode: columns of leading length T, one row a control step; None where it fails."""
-    robot.clock = clock = SimulatedClock()
-    scenario.lay(robot)
-    rows: dict[str, list[Any]] = {name: [] for name in features(robot.spec, places)}
-    for step in range(scenario.steps):
+    """The expert's episode: columns of leading length T, one row a control step; None where it fails.
+
+    Args:
+        lead: who drives first; only the expert's part is recorded.
+        every, phase: frames are taken in the first row and in those that are `phase` modulo `every`; the rows
+            between repeat them.
+    """
+    taken = 0
+    if lead is None:
+        robot.clock = SimulatedClock()
+        scenario.lay(robot)
+    else:
+        taken = lead(robot, scenario, scenario.seed)
+    rows: dict[str, list[Any]] = {name: [] for name in features(robot.spec, places, every)}
+    frames: dict[str, np.ndarray] = {}
+    for step in range(scenario.steps - taken):
         seen = robot.read()
         if robot.success or robot.over:
             break
         action = robot.expert()
         rows["observation.state"].append(seen.state)
         rows["action"].append(action.astype(np.float32))
-        for camera, frame in seen.frames.items():
+        fresh = not step or step % every == phase % every
+        frames = dict(seen.frames) if fresh else frames
+        for camera, frame in frames.items():
             rows[f"observation.images.{camera}"].append(frame)
+        if every > 1:
+            rows[FRESH].append([float(fresh)])
         if places:
             at, points = robot.places()
             rows[PLACES].append(at.reshape(-1))
-            for camera in seen.frames:
+            for camera in frames:
                 rows[POINTS + camera].append(points[camera].reshape(-1))
         robot.write(noise(action) if noise else action)
-        clock.sleep_until((step + 1) / robot.rate)
+        robot.clock.sleep_until((taken + step + 1) / robot.rate)
     robot.catch_up()
     return {name: np.array(row) for name, row in rows.items()} if robot.success else None
 
 
-def write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int, noise: float = 0.0) -> None:
+def write(
+    suite: Any,
+    out: Path,
+    seeds: Sequence[int],
+    each: int,
+    size: int,
+    noise: float = 0.0,
+    every: int = 1,
+    policy: Policy | None = None,
+) -> None:
     """Write `each` successful episodes of every task that the seeds are of.
 
     Args:
         seeds: candidates, task by task; those after the last that is needed are not played.
         size: of the frames, pixels.
         noise: strength of what pushes the expert about.
+        every: control steps from one frame to the next; episodes begin at different phases of it.
+        policy: drives before the expert does (`Lead`).
 
     Raises:
         TaktError: the expert failed so often that the candidates ran out, or the simulator did.
     """
     try:
-        _write(suite, out, seeds, each, size, noise)
+        _write(suite, out, seeds, each, size, noise, every, policy)
     except HostError as error:
         raise TaktError(f"the simulator failed, and {out} is not whole: {error}") from None
 
 
-def _write(suite: Any, out: Path, seeds: Sequence[int], each: int, size: int, noise: float) -> None:
+def _write(
+    suite: Any,
+    out: Path,
+    seeds: Sequence[int],
+    each: int,
+    size: int,
+    noise: float,
+    every: int,
+    policy: Policy | None,
+) -> None:
     left: dict[str, int] = {}
     places: int = getattr(suite, "places", 0)
     with suite.robot(SimulatedClock()) as robot:
         robot.fit([CameraSpec(c.name, size, size) for c in robot.spec.cameras])
         fps = round(suite.rate)
-        table = features(robot.spec, places)
+        lead = None if policy is None else Lead(policy, suite.rate)
+        table = features(robot.spec, places, every)
         with Writer(out, fps=fps, features=table, robot_type=robot.spec.name) as writer:
             for seed in seeds:
                 (scenario,) = suite.scenarios(seed, "seen", False)
                 if left.setdefault(scenario.task, each) == 0:
                     continue
                 pushed = Noise(robot.spec, np.random.default_rng(seed), noise)
-                columns = episode(robot, scenario, pushed, places)
+                phase = left[scenario.task]  # counts down, whatever the number of processes
+                columns = episode(robot, scenario, pushed, places, every, phase, lead)
                 if columns is not None:
                     writer.add_episode(scenario.instruction, columns, {"success": True, "seed": seed})
                     left[scenario.task] -= 1

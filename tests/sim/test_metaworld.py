@@ -18,6 +18,7 @@ from sim.foreign.robot import ForeignRobot
 from sim.metaworld import tasks
 from sim.metaworld.suite import MetaWorld
 from sim.play import make_suite
+from tests.vla.test_train import NEEDS_WORDS
 from vla.contract import CameraSpec, TaktError
 
 PYTHON = foreign.ROOT / ".venv-metaworld" / "bin" / "python"
@@ -218,7 +219,8 @@ def test_demonstrations_are_the_experts_successes_whatever_the_number_of_process
     for workers in ("1", "2"):
         out = tmp_path / workers
         flags = ["--suite", "metaworld:plain", "--tasks", "reach,drawer-close", "--episodes", "1"]
-        assert frontdoor.main(["demos", str(out), *flags, "--size", "32", "--workers", workers]) == 0
+        flags += ["--size", "32", "--every", "4", "--workers", workers]
+        assert frontdoor.main(["demos", str(out), *flags]) == 0
         found.append(Dataset(out))
     for data in found:
         assert sorted(data.tasks) == ["push the drawer shut", "reach the goal position"]
@@ -234,3 +236,38 @@ def test_demonstrations_are_the_experts_successes_whatever_the_number_of_process
     pictures = [np.array(list(data.images("observation.images.corner2", [0]))) for data in found]
     np.testing.assert_array_equal(*pictures)
     assert pictures[0].shape[1:] == (32, 32, 3)
+    # A camera that is four times slower than the control: its frames stand until the next.
+    fresh = found[0].columns([dataset_body.FRESH], [0])[dataset_body.FRESH][:, 0]
+    assert fresh[0] == 1 and 0.2 < fresh.mean() < 0.35
+    changed = (pictures[0][1:] != pictures[0][:-1]).any((1, 2, 3))
+    assert changed.any() and not (changed & (fresh[1:] == 0)).any()
+
+
+@installed
+@NEEDS_WORDS
+@pytest.mark.slow
+def test_a_policy_drives_first_and_the_expert_is_recorded_from_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    from vla.dataset import Dataset
+
+    suite = ["--suite", "metaworld:plain", "--tasks", "reach", "--episodes", "2", "--size", "32"]
+    demos = ["--every", "4", "--workers", "1"]
+    assert frontdoor.main(["demos", str(tmp_path / "data"), *suite, *demos]) == 0
+    small = ["--image-size", "32", "--width", "0.5", "--batch", "4", "--draws", "1", "--steps", "2"]
+    assert frontdoor.main(["train", str(tmp_path / "out"), "--data", str(tmp_path / "data"), *small]) == 0
+    assert frontdoor.main(["export", str(tmp_path / "out"), str(tmp_path / "bundle")]) == 0
+    led = ["--relabel", str(tmp_path / "bundle")]
+    for name in ("a", "b"):
+        assert frontdoor.main(["demos", str(tmp_path / name), *suite, *demos, *led]) == 0
+    one, two, plain = (Dataset(tmp_path / name) for name in ("a", "b", "data"))
+    states = [data.columns(["observation.state"])["observation.state"] for data in (one, two)]
+    np.testing.assert_array_equal(*states)
+    assert all(e["success"] for e in one.episodes)
+    # The same episodes begin elsewhere: where the policy has led.
+    first = [data.columns(["observation.state"], [0])["observation.state"][0] for data in (one, plain)]
+    assert np.abs(first[0] - first[1]).max() > 0.01
+    capsys.readouterr()
+    assert frontdoor.main(["demos", str(tmp_path / "c"), *suite[:-1], "64", *demos, *led]) == 1
+    assert "--size" in capsys.readouterr().err

@@ -128,6 +128,22 @@ def test_a_chunk_is_what_the_episode_did_next(steps: Path, stride: int, every: i
         assert (cut["later"][f, 1] == state[end - 1]).all()
 
 
+def test_frames_that_repeat_an_older_one_are_not_looked_at(tmp_path: Path) -> None:
+    data = plain_sets.write(tmp_path / "slow", [*STEPS, "grip"], every=3)
+    sets, body = plain_data.bodies([data], Told(relative=tuple(STEPS)), None)
+    fresh = sets[0].columns([dataset_body.FRESH])[dataset_body.FRESH][:, 0] > 0.5
+    first = [e["dataset_from_index"] for e in sets[0].episodes]
+    assert not fresh.all() and not fresh[first].all()
+
+    def looked(every: int) -> np.ndarray:
+        return plain_data._cut(sets[0], body, plain_data.Wanted(16, 4, 1, every, ()))["frame"]
+
+    # All that are new, whatever was asked for in between; an episode's first is new in any case.
+    assert set(looked(1)) == set(looked(3)) == set(np.flatnonzero(fresh)) | set(first)
+    thinned = looked(6)
+    assert set(thinned) < set(looked(3)) and len(thinned) < len(looked(3))
+
+
 def config(cameras: int = 1, absolute: bool = True) -> plain.Config:
     names = tuple(plain_sets.CAMERAS)[:cameras]
     actions = tuple(Dimension(n, "rad", -3.0, 3.0, absolute) for n in NAMES)
@@ -168,7 +184,7 @@ def test_rows_behind_the_end_teach_nothing() -> None:
         model.zero_grad()
         g = torch.Generator().manual_seed(1)
         # The noisy chunk itself holds the rows behind the end; what is asked of the head is about the loss.
-        target, cond = model.normalise(changed, model.origin(given["state"])), torch.ones(5, c.cond)
+        target, cond = model.normalise(changed, model.origin(given["state"])), torch.ones(5, c.known)
         x = target.detach().clone()
         error = plain_losses.flow_loss(model, cond, x, given["valid"], 1, g, share)
         error.backward()
@@ -240,6 +256,46 @@ def test_what_is_seen_moves_with_its_frame() -> None:
     assert shift.abs().max() > 0.05
 
 
+def test_a_window_sees_what_a_frame_without_its_surroundings_would_show() -> None:
+    """The same cells, at the same places of the whole frame, whatever is painted around them."""
+    whole, part = config(2), replace(config(2), windows=((8, 16, 16), (0, 0, 32)))
+    model, given = random(part).eval(), batch(part)
+    tokens, mask = torch.randn(5, 7, part.words), torch.ones(5, 7, dtype=torch.int64)
+
+    def known(frames: list[torch.Tensor]) -> torch.Tensor:
+        return model.prefix(frames, given["state"], tokens, mask)[0]
+
+    before = known(given["frames"])
+    painted = [image.clone() for image in given["frames"]]
+    painted[0][:, :16], painted[0][:, :, :8], painted[0][:, :, 24:] = 0, 0, 0
+    torch.testing.assert_close(known(painted), before)
+    painted[0][:, 20, 12] = 255
+    assert (known(painted) - before).abs().max() > 1e-4
+    grids = [{tuple(at) for at in eye.grid.tolist()} for eye in model.eyes]  # type: ignore[operator,union-attr]
+    everywhere = {tuple(at) for at in random(whole).eyes[0].grid.tolist()}  # type: ignore[operator,union-attr]
+    assert grids[1] == everywhere and grids[0] < everywhere and len(grids[0]) == 16
+    assert min(grids[0])[0] > -0.5 and min(at[1] for at in grids[0]) > 0.0
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_a_window_of_a_moved_frame_is_the_moved_frame_s_window(strength: float) -> None:
+    frames = torch.randint(0, 256, (4, 32, 32, 3), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    whole, shift = plain_losses.augmented(frames, strength, torch.Generator().manual_seed(0))
+    part, same = plain_losses.augmented(frames, strength, torch.Generator().manual_seed(0), (8, 4, 16))
+    assert torch.equal(shift, same)
+    assert torch.equal(part, whole[:, 4:20, 8:24])
+
+
+def test_what_is_outside_the_window_is_not_to_be_found() -> None:
+    zeros = torch.zeros(1)
+    data = plain_data.Frames(
+        [np.zeros((1, 32, 32, 3), np.uint8)], *[zeros] * 5, *[np.zeros(1)] * 4, windows=((8, 16, 16),)
+    )  # type: ignore[misc]
+    # The window is u from -0.5 to 0.5 and v from 0 to 1.
+    points = torch.tensor([[[[0.0, 0.5], [-0.49, 0.01], [-0.51, 0.5], [0.0, -0.1], [0.51, 0.9]]]])
+    assert data._within(points).tolist() == [[[True, True, False, False, False]]]
+
+
 # -- where a simulator tells where things are
 
 
@@ -249,12 +305,13 @@ def test_a_keypoint_that_is_where_its_thing_is_loses_least() -> None:
     grid = model.eyes[0].grid  # type: ignore[union-attr]
     points = torch.tensor([[[0.5, -0.25, 1.0], [-0.5, 0.0, 1.0]], [[0.1, 0.1, 1.0], [9.0, 9.0, 0.0]]])[None]
     places = torch.tensor([[[0.1, 0.2, 0.3, 1.0], [5.0, 5.0, 5.0, 0.0]]])
-    cond = torch.zeros(1, c.cond)
+
+    known = torch.zeros(1, c.known)
 
     def losses(at: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = [-30 * ((grid[None, None] - at[:, k, :, None, :2]) ** 2).sum(-1) for k in range(2)]
         extra = [torch.cat([m, torch.randn(1, c.keypoints - 2, len(grid))], 1) for m in maps]
-        return plain_losses.taught(model, cond, extra, points, places)
+        return plain_losses.taught(model, known, extra, points, places)
 
     right, wrong = losses(points), losses(points + torch.tensor([0.3, 0.0, 0.0]))
     assert right["points"] < 0.1 < wrong["points"]
@@ -264,10 +321,8 @@ def test_a_keypoint_that_is_where_its_thing_is_loses_least() -> None:
     elsewhere[0, 1, 1, :2] = 0.9
     for name, value in losses(elsewhere).items():
         torch.testing.assert_close(value, right[name])
-    torch.nn.init.zeros_(model.places.weight)
-    with torch.no_grad():
-        model.places.bias.copy_(((places[0, :, :3] - model.place_mean) / model.place_std).flatten())
-        model.places.bias[3:] = 7.0
+    known[0, -6:] = ((places[0, :, :3] - model.place_mean) / model.place_std).flatten()
+    known[0, -3:] = 7.0
     assert losses(points)["places"] == 0
 
 
@@ -308,6 +363,24 @@ def test_a_recorded_data_set_trains_with_no_word_about_it(joints: Path, tmp_path
     assert (spec.state, spec.actions.names) == (NAMES, NAMES)
     assert [(c.name, c.height, c.width) for c in spec.cameras] == [("top.2", 16, 16), ("wrist-cam", 16, 16)]
     assert (spec.dt, spec.chunk_length, spec.committed, spec.name) == (0.1, 10, 5, "plain crane")
+
+
+@NEEDS_WORDS
+def test_a_square_is_looked_at_in_half_precision(joints: Path, tmp_path: Path) -> None:
+    losses = []
+    for name, more in (("full", []), ("half", ["--bf16"])):
+        flags = ["--image-size", "32", "--crop", "0.25,0.5,0.5", "wrist-cam=0,0,0.75", "--steps", "4"]
+        out = ["--json", str(tmp_path / f"{name}.json")]
+        assert trained(tmp_path / name, joints, *flags, *more, *out) == 0
+        losses.append(json.loads((tmp_path / f"{name}.json").read_text())[-1])
+    model = plain_train.load(tmp_path / "half")
+    assert model.config.windows == ((8, 16, 16), (0, 0, 24))
+    assert {t.dtype for t in model.state_dict().values()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[1]["total"] == pytest.approx(losses[0]["total"], rel=0.02)
+    more = ["--init", str(tmp_path / "half"), "--steps", "1", "--batch", "2", "--draws", "1"]
+    assert frontdoor.main(["train", str(tmp_path / "more"), "--data", str(joints), *more]) == 0
+    assert plain_train.load(tmp_path / "more").config.windows == model.config.windows
 
 
 @NEEDS_WORDS
@@ -414,6 +487,12 @@ def test_where_a_square_is_is_learned_from_what_was_done(tmp_path: Path) -> None
         (["--rows", "0"], "--rows"),
         (["--image-size", "50"], "multiple of 8"),
         (["--no-aux"], "--no-aux"),
+        (["--crop", "0.5,0.5"], "three numbers"),
+        (["--crop", "nan,0,0.5"], "shares of the frame"),
+        (["--crop", "0.5,0.5,0.75"], "not beyond its edge"),
+        (["--crop", "0,0,0.05"], "at least 16"),
+        (["--crop", "front=0,0,0.5"], "top.2, wrist-cam"),
+        (["--bf16", "--compile"], "--bf16"),
     ],
 )
 def test_flags_that_do_not_fit_the_data_are_refused(
