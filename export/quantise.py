@@ -42,7 +42,7 @@ TABLE = 1_000_000  # numbers of a table that is looked up, from which it is stor
 KEEP = (
     r"expert\.\d+(\.self_attn.*)?$",
     r"action_\w+$", r"state_proj$", r"time_\w+$", r"norm\w*\.dense$",
-    r"outlet$", r"inlet$", r"blocks\.\d+\.time$", r"done(\.\d+)?$",
+    r"outlet$", r"inlet$", r"places$", r"blocks\.\d+\.time$", r"done(\.\d+)?$",
     r"eyes\.\d+$", r"points$", r"possible\.", r"tell\.\w+$", r"patch_embedding$",
 )  # fmt: skip
 

@@ -243,10 +243,11 @@ class Plain(nn.Module):
 
     def cut(self, frames: list[Tensor]) -> list[Tensor]:
         """The windows that are looked at, of whole frames (B, size, size, 3)."""
-        squares = [self.config.window(i) for i in range(len(frames))]
+        if not self.config.windows:
+            return frames
         return [
             image[:, top : top + side, left : left + side]
-            for image, (left, top, side) in zip(frames, squares, strict=True)
+            for image, (left, top, side) in zip(frames, self.config.windows, strict=True)
         ]
 
     def see(self, frames: list[Tensor], state: Tensor, sentence: Tensor) -> tuple[Tensor, list[Tensor]]:
