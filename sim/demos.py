@@ -87,8 +87,8 @@ class Command:
     relabel: Path | None = None
     """A bundle that drives, while the expert labels every frame; with --suite it drives the first of an
     episode, up to 200 control steps, and the expert, recorded, the rest."""
-    share: float = 0.15
-    """With --relabel: the share of stretches that the expert drives."""
+    share: float | None = None
+    """With --relabel on the tabletop: the share of stretches that the expert drives (default: 0.15)."""
     noise: float | None = None
     """Strength of what pushes the arm about; 0 for none (default: 1; with --suite 0)."""
     latency: int = 0
@@ -109,10 +109,15 @@ class Command:
         """Of the noise."""
         return float(self.suite == "tabletop") if self.noise is None else self.noise
 
+    @property
+    def expert_share(self) -> float:
+        """Of the stretches that a policy might drive."""
+        return 0.15 if self.share is None else self.share
+
     def run(self) -> int:
         if not (self.episodes >= 1 and 1 <= self.workers <= 64 and self.seed >= 0):
             raise TaktError("--episodes is at least 1, --workers from 1 to 64, --seed at least 0")
-        if not (0 <= self.strength <= 10 and 0 <= self.share <= 1):
+        if not (0 <= self.strength <= 10 and 0 <= self.expert_share <= 1):
             raise TaktError("--noise is from 0 to 10, --share from 0 to 1")
         if not 0 <= self.latency < rollouts.MOST_COMMITTED:
             raise TaktError(f"--latency is from 0 to {rollouts.MOST_COMMITTED - 1} rows")
@@ -120,6 +125,8 @@ class Command:
             raise TaktError("--looks is at least 1, and nothing drives in them: leave out --relabel")
         if self.suite != "tabletop":
             self._check_suite()
+        elif self.every != 1:
+            raise TaktError("--every is for --suite: the tabletop records every other row")
         if self.relabel and self.shard is None:
             load(self.relabel)
         if self.parent is not None:
@@ -144,10 +151,14 @@ class Command:
         expert_spec(suite)
         if not hasattr(suite, "seeds"):
             raise TaktError(f"--suite: {self.suite} is no list of tasks")
-        if self.latency or self.looks or not 16 <= self.size <= 1024:
-            raise TaktError("--suite takes no --latency and no --looks, and a --size from 16 to 1024")
+        if self.latency or self.looks or self.share is not None or not 16 <= self.size <= 1024:
+            raise TaktError("--suite takes no --latency, --looks or --share, and a --size from 16 to 1024")
         if self.relabel:
             policy = load(self.relabel).spec
+            if abs(policy.dt * suite.rate - 1) > 1e-6:
+                raise TaktError(
+                    f"--relabel: its rows are {policy.dt:g} s apart, a control step is {1 / suite.rate:g} s"
+                )
             check_match(policy, suite.spec())
             if any((c.height, c.width) != (self.size, self.size) for c in policy.cameras):
                 raise TaktError(f"--relabel sees frames of another --size than {self.size}")
@@ -174,11 +185,12 @@ class Command:
         self.out.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".demos-", dir=self.out.resolve().parent) as folder:
             parts = [Path(folder) / f"part{i}" for i in range(self.workers)]
-            same = ("episodes", "seed", "share", "latency", "looks", "workers")
+            same = ("episodes", "seed", "latency", "looks", "workers")
             flags = [*(f"--{name}={getattr(self, name)}" for name in same), f"--parent={os.getpid()}"]
             flags += [f"--relabel={self.relabel}"] if self.relabel else []
             flags += [f"--suite={self.suite}", f"--size={self.size}", f"--noise={self.strength}"]
             flags += [f"--every={self.every}"]
+            flags += [] if self.share is None else [f"--share={self.share}"]
             flags += [f"--tasks={self.tasks}"] if self.tasks else []
             started = [
                 subprocess.Popen([sys.executable, "-m", "vla", "demos", str(part), *flags, f"--shard={i}"])
@@ -260,7 +272,7 @@ class Command:
         driver: rollouts.Driver = rollouts.ExpertDriver()
         if policy is not None:
             policy.reset(seed)
-            driver = rollouts.PolicyDriver(policy, rng, self.share, self.latency)
+            driver = rollouts.PolicyDriver(policy, rng, self.expert_share, self.latency)
         noise, rows = rollouts.Noise(rng, self.strength), 60 if policy is None else 50
         episode = rollouts.episode(rollouts.Arm(world), words, driver, noise, rows)
         extra: dict[str, bool | int | str] = {

@@ -100,6 +100,22 @@ def places(data: Dataset, cameras: Sequence[str]) -> int:
     return int(counts.pop()) if len(counts) == 1 else 0
 
 
+def fresh(data: Dataset) -> np.ndarray:
+    """Whether a row has new frames, shape (N,), bool; an episode's first has in any case.
+
+    Raises:
+        TaktError: the column is none of numbers.
+    """
+    if FRESH not in data.features:
+        return np.ones(len(data), bool)
+    feature = data.features[FRESH]
+    if feature.shape != (1,) or feature.dtype == "string":
+        raise TaktError(f"{data.root}: {FRESH} is {feature.dtype} {feature.shape}, not a number a row")
+    found = data.columns([FRESH])[FRESH][:, 0] > 0.5
+    found[[episode["dataset_from_index"] for episode in data.episodes]] = True
+    return found
+
+
 def same(bodies: Sequence[Body], roots: Sequence[Path]) -> Body:
     """The one body of several data sets, with limits that hold all of theirs.
 

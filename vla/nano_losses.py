@@ -122,13 +122,14 @@ def seen(model: nano.Nano, out: dict[str, Any], batch: dict[str, Any]) -> dict[s
     return averaged | {"positions": mean(error, known)}
 
 
-def spotted(maps: Tensor, grid: Tensor, uv: Tensor) -> Tensor:
+def spotted(maps: Tensor, grid: Tensor, uv: Tensor, cell: float | None = None) -> Tensor:
     """Cross-entropy of maps against a spot of a cell's width, shape (B, K).
 
     Args:
         maps: (B, K, cells), logits. grid: (cells, 2), their centres. uv: (B, K, 2), where the spot is.
+        cell: its width; that of one of a square grid from -1 to 1 by default.
     """
-    cell = 2 / grid.shape[0] ** 0.5
+    cell = cell or 2 / grid.shape[0] ** 0.5
     spot = torch.exp(-((uv[:, :, None] - grid) ** 2).sum(-1) / (2 * cell**2)) + 1e-9
     spot = spot / spot.sum(-1, keepdim=True)
     return -(spot * maps.log_softmax(-1)).sum(-1)

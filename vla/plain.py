@@ -27,6 +27,7 @@ from vla.contract import ActionSpace, CameraSpec, Dimension, PolicySpec, TaktErr
 from vla.nano import Layer, advance
 
 VERSION = 2  # of the architecture; a checkpoint of another one has other weights
+CELL = 4  # pixels of a frame across a cell of the keypoints' maps
 GROUPS = 8  # of channels that a norm is taken over
 # What was understood (B, known), and where actions that are predicted from the state start (B, A).
 Memory = tuple[Tensor, Tensor]
@@ -74,14 +75,22 @@ class Config:
     def from_json(data: dict[str, Any]) -> Config:
         """
         Raises:
-            TaktError: the sizes are of another version's architecture.
+            TaktError: the sizes are of another version's architecture, or a window is none.
         """
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         if fields.pop("version", 0) != VERSION:
             raise TaktError("it was made by another version of Takt: export it with Takt of that version")
         fields["actions"] = tuple(Dimension(**row) for row in fields["actions"])
         fields["windows"] = tuple(tuple(window) for window in fields["windows"])
-        return Config(**fields)
+        config = Config(**fields)
+        for left, top, side in config.windows:
+            if not (
+                side >= 16 and side % 8 == 0 and 0 <= min(left, top) <= max(left, top) + side <= config.size
+            ):
+                raise TaktError(f"windows: {left}, {top}, {side} is no square of {config.size} pixels")
+        if config.windows and len(config.windows) != len(config.cameras):
+            raise TaktError(f"windows: {len(config.windows)} for {len(config.cameras)} cameras")
+        return config
 
     @property
     def known(self) -> int:
@@ -162,10 +171,10 @@ class Eye(nn.Module):
         self.sight = Sight(c)
         self.points = nn.Conv2d(c.fine, c.keypoints, 1)
         self.pool = nn.Conv2d(c.coarse, c.coarse // 2, 3, 2, 1)
-        cells, coarse = side // 4, -(-(side // 8) // 2)
+        cells, coarse = side // CELL, -(-(side // 8) // 2)
         self.flat = nn.Linear(c.coarse // 2 * coarse**2, c.flat)
         # Coordinates of the cells' centres, -1 .. 1 from the left and from the top of the whole frame.
-        line = (torch.arange(cells) + 0.5) * 4
+        line = (torch.arange(cells) + 0.5) * CELL
         u, v = ((line + start) * 2 / c.size - 1 for start in (left, top))
         grid = torch.stack([u.repeat(cells), v.repeat_interleave(cells)], 1)
         self.register_buffer("grid", grid, persistent=False)

@@ -10,6 +10,7 @@ the episode's end targets stay where they are and steps are zero, and the loss d
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -176,14 +177,14 @@ def _cut(data: Dataset, body: Body, wanted: Wanted, places: int = 0) -> dict[str
     """
     columns = data.columns([STATE, ACTION])
     state, action = (columns[name].astype(np.float32) for name in (STATE, ACTION))
-    slow = dataset_body.FRESH in data.features
-    fresh = data.columns([dataset_body.FRESH])[dataset_body.FRESH][:, 0] if slow else np.ones(len(data))
+    fresh = dataset_body.fresh(data)
+    # Of a camera slower than the rows, every so many of its frames as come nearest to what is wanted.
+    period = np.bincount(np.diff(np.flatnonzero(fresh), append=len(fresh))).argmax()
+    every = max(1, round(wanted.every / int(period)))
     frame, ends, at = [], [], 0
     for number, episode in enumerate(data.episodes):
         # Episodes begin at different phases, so that every moment of a task is seen.
-        fresh[at] = 1  # there is nothing before it
-        new = at + np.flatnonzero(fresh[at : at + episode["length"]] > 0.5)
-        every = max(1, wanted.every * len(new) // episode["length"])
+        new = at + np.flatnonzero(fresh[at : at + episode["length"]])
         looked = new[number % min(every, len(new)) :: every]
         at += episode["length"]
         frame.append(looked)
@@ -245,6 +246,7 @@ def _pictures(
     shape = (sum(map(len, chosen)), wanted.size, wanted.size, 3)
     key = {"camera": camera, "shape": shape, "every": wanted.every}
     key |= {"data": [[str(s.root.resolve()), len(s), s.info.get("total_episodes")] for s in sets]}
+    key["frames"] = hashlib.sha256(np.concatenate(chosen).astype(np.int64).tobytes()).hexdigest()
     cache.mkdir(parents=True, exist_ok=True)
     file, note = cache / f"{camera}.u8", cache / f"{camera}.json"
     said = json.dumps(key)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vla.nano_losses import mean, spotted
-from vla.plain import Eye, Plain
+from vla.plain import CELL, Eye, Plain
 
 WEIGHTS = {"flow": 1.0, "later": 0.5, "points": 0.5, "where": 0.1, "places": 0.2}
 
@@ -53,11 +53,12 @@ def taught(
 ) -> dict[str, Tensor]:
     """What the simulator alone tells, see `loss`; `maps` and `known` are of `Plain.see`."""
     near, where = [], []
+    cell = 2 * CELL / model.config.size  # a window's are as wide as the whole frame's
     for k, (eye, each) in enumerate(zip(model.eyes, maps, strict=True)):
         uv, inside, grid = points[:, k, :, :2], points[:, k, :, 2], cast(Eye, eye).grid
         mine = each[:, : model.config.taught]
         near.append(mean((mine.softmax(-1) @ grid - uv).abs().sum(-1), inside))
-        where.append(mean(spotted(mine, grid, uv), inside))
+        where.append(mean(spotted(mine, grid, uv, cell), inside))
     truth = (places[..., :3] - model.place_mean) / model.place_std
     error = F.smooth_l1_loss(model.things(known), truth, beta=0.03, reduction="none").mean(-1)
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -52,9 +51,9 @@ class Options:
     """How far frames are moved and recoloured in training; 0 not at all."""
     crop: list[str] = field(default_factory=list)
     """Look at a square of the frame alone: LEFT,TOP,SIDE, shares of it; one for all cameras, or NAME=... for
-    each."""
+    each. The side comes out as a multiple of 8 pixels."""
     bf16: bool = False
-    """Convolutions in half precision: twice as fast where the processor has it. Not with --compile."""
+    """The eyes' layers in half precision, faster where the processor has it. Not with --compile."""
     width: float = 1.0
     """Of the vision's layers, as a factor."""
     cache: Path | None = None
@@ -206,16 +205,15 @@ def _windows(told: Sequence[str], cameras: Sequence[str], size: int) -> tuple[tu
             left, top, share = (float(number) for number in numbers.split(","))
         except ValueError:
             raise TaktError(f"--crop {text}: three numbers are wanted, LEFT,TOP,SIDE") from None
-        side = round(share * size / 8) * 8 if math.isfinite(share) else 0
-        if not (side >= 16 and left >= 0 and top >= 0 and max(left, top) * size + side <= size + 0.5):
-            raise TaktError(
-                f"--crop {text}: shares of the frame, at least 16 of its {size} pixels, not beyond its edge"
-            )
-        if name and name not in cameras:
-            raise TaktError(f"--crop {text}: the cameras are {', '.join(cameras)}")
-        for camera in [name] if name else cameras:
-            found[camera] = (min(round(left * size), size - side), min(round(top * size), size - side), side)
-    return tuple(found.get(camera, (0, 0, size)) for camera in cameras) if found else ()
+        if not (0 < share <= 1 and min(left, top) >= 0 and max(left, top) + share <= 1 + 1e-6):
+            raise TaktError(f"--crop {text}: shares of the frame, from 0 to 1, and not beyond its edge")
+        side = round(share * size / 8) * 8
+        if side < 16:
+            raise TaktError(f"--crop {text}: at least 16 of the {size} pixels of a side are wanted")
+        if (name and name not in cameras) or name in found:
+            raise TaktError(f"--crop {text}: each of {', '.join(cameras)} once, or one for all of them")
+        found[name] = (min(round(left * size), size - side), min(round(top * size), size - side), side)
+    return tuple(found.get(camera, found.get("", (0, 0, size))) for camera in cameras) if found else ()
 
 
 def _wide(channels: int, factor: float) -> int:
@@ -277,7 +275,7 @@ class Trainer(Loop):
     def __init__(self, options: Flags, model: plain.Plain, frames: Frames, every: int) -> None:
         super().__init__(options, model, list(model.parameters()), frames.weight)
         self.o, self.model, self.frames, self.every = options, model, frames, every
-        if options.bf16:  # keypoints and the head keep their full precision
+        if options.bf16:  # what is read from the maps, keypoints too, and the head keep their full precision
             for eye in model.eyes:
                 sight = cast(plain.Eye, eye).sight
                 half = torch.autocast("cpu", torch.bfloat16)
@@ -301,8 +299,8 @@ class Trainer(Loop):
             "init": o.init.name if o.init else None, "data": names, "frames": len(self.frames.said),
             "every": self.every, "steps": o.steps, "batch": o.batch, "draws": o.draws, "rate": o.rate,
             "seed": o.seed, "augment": o.augment, "committed": self.model.config.committed,
-            "commit_share": o.commit_share,
-        } | ({"taught": taught} if taught else {}) | ({"bf16": True} if o.bf16 else {})  # fmt: skip
+            "commit_share": o.commit_share, "taught": taught, "bf16": o.bf16,
+        }  # fmt: skip
 
 
 def load(folder: Path) -> plain.Plain:

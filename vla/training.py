@@ -131,8 +131,10 @@ class Loop:
         path = self.options.out / RESUME
         if not path.is_file():
             return
-        before = jsonlib.loads((self.options.out / "training.json").read_text())
-        differ = [k for k, v in self.provenance().items() if before.get(k) != v]
+        now = jsonlib.loads(jsonlib.dumps(self.config() | self.provenance()))
+        files = (self.options.out / name for name in ("config.json", "training.json"))
+        before = dict(item for file in files for item in jsonlib.loads(file.read_text()).items())
+        differ = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
         if differ:
             raise TaktError(
                 f"{self.options.out} was begun with another {', '.join(differ)}; repeat that command or "

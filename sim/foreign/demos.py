@@ -55,27 +55,26 @@ class Lead:
     so that the expert is seen where that policy's mistakes lead. It is not recorded.
     """
 
-    def __init__(self, policy: Policy, rate: float, most: int = MOST_LED) -> None:
+    def __init__(self, policy: Policy, most: int = MOST_LED) -> None:
         """
         Args:
-            rate: control steps a second; the policy's rows are to be one a step.
+            policy: its rows are one a control step.
             most: control steps that it drives at most.
-
-        Raises:
-            TaktError: the policy's rows are no control steps.
         """
         spec = policy.spec
-        if abs(spec.dt * rate - 1) > 1e-6:
-            raise TaktError(f"--relabel: its rows are {spec.dt:g} s apart, a control step is {1 / rate:g} s")
         self.policy, self.most = policy, most
         self._rows = min(max(1, round(spec.replan / spec.dt)), spec.chunk_length)
 
-    def __call__(self, robot: ForeignRobot, scenario: Scenario, seed: int) -> int:
+    def __call__(self, robot: ForeignRobot, scenario: Scenario, share: float = 1.0) -> int:
         """Lay the scenario and drive a while, a random one; the control steps that were taken.
 
         Where the policy succeeds in less, it is stopped on the way there.
+
+        Args:
+            share: of the most control steps; 0: it does not drive.
         """
-        rng, most = np.random.default_rng([seed, 1]), self.most
+        seed, most = scenario.seed, max(1, round(self.most * share))
+        rng = np.random.default_rng([seed, 1])
         while True:
             wanted = int(rng.integers(most))
             taken = self._drive(robot, scenario, wanted, seed)
@@ -132,11 +131,12 @@ def episode(
     every: int = 1,
     phase: int = 0,
     lead: Lead | None = None,
+    share: float = 1.0,
 ) -> dict[str, np.ndarray] | None:
     """The expert's episode: columns of leading length T, one row a control step; None where it fails.
 
     Args:
-        lead: who drives first; only the expert's part is recorded.
+        lead: who drives first; only the expert's part is recorded. share: of the most that it may.
         every, phase: frames are taken in the first row and in those that are `phase` modulo `every`; the rows
             between repeat them.
     """
@@ -145,7 +145,7 @@ def episode(
         robot.clock = SimulatedClock()
         scenario.lay(robot)
     else:
-        taken = lead(robot, scenario, scenario.seed)
+        taken = lead(robot, scenario, share)
     rows: dict[str, list[Any]] = {name: [] for name in features(robot.spec, places, every)}
     frames: dict[str, np.ndarray] = {}
     for step in range(scenario.steps - taken):
@@ -215,16 +215,20 @@ def _write(
     with suite.robot(SimulatedClock()) as robot:
         robot.fit([CameraSpec(c.name, size, size) for c in robot.spec.cameras])
         fps = round(suite.rate)
-        lead = None if policy is None else Lead(policy, suite.rate)
+        lead = None if policy is None else Lead(policy)
         table = features(robot.spec, places, every)
         with Writer(out, fps=fps, features=table, robot_type=robot.spec.name) as writer:
             for seed in seeds:
                 (scenario,) = suite.scenarios(seed, "seen", False)
                 if left.setdefault(scenario.task, each) == 0:
                     continue
-                pushed = Noise(robot.spec, np.random.default_rng(seed), noise)
+                # What was led astray beyond the expert's means is begun again, and led less far.
                 phase = left[scenario.task]  # counts down, whatever the number of processes
-                columns = episode(robot, scenario, pushed, places, every, phase, lead)
+                for share in (1.0, 0.3, 0.0) if lead else (1.0,):
+                    pushed = Noise(robot.spec, np.random.default_rng(seed), noise)
+                    columns = episode(robot, scenario, pushed, places, every, phase, lead, share)
+                    if columns is not None:
+                        break
                 if columns is not None:
                     writer.add_episode(scenario.instruction, columns, {"success": True, "seed": seed})
                     left[scenario.task] -= 1

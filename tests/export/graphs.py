@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def crane() -> plain.Config:
     """Of a body whose actions are steps and, one of them, a joint of its state."""
     actions = tuple(Dimension(name, "m", -1, 1, name == "elbow") for name in ("dx", "dy", "elbow"))
     state = ("base", "elbow")
-    return plain.tiny(plain.Config(("top", "side"), state, actions, 6, 0.1, committed=2))
+    small = plain.tiny(plain.Config(("top", "side"), state, actions, 6, 0.1, committed=2, taught=2))
+    return replace(small, windows=((8, 0, 16), (0, 8, 24)))
 
 
 @cache

@@ -140,8 +140,9 @@ def test_frames_that_repeat_an_older_one_are_not_looked_at(tmp_path: Path) -> No
 
     # All that are new, whatever was asked for in between; an episode's first is new in any case.
     assert set(looked(1)) == set(looked(3)) == set(np.flatnonzero(fresh)) | set(first)
-    thinned = looked(6)
-    assert set(thinned) < set(looked(3)) and len(thinned) < len(looked(3))
+    for every, spacing in ((4, 1), (5, 2), (6, 2)):  # the nearest that there is
+        got = looked(every)
+        assert set(got) <= set(looked(3)) and (len(got) < len(looked(3))) == (spacing > 1)
 
 
 def config(cameras: int = 1, absolute: bool = True) -> plain.Config:
@@ -289,11 +290,15 @@ def test_a_window_of_a_moved_frame_is_the_moved_frame_s_window(strength: float) 
 def test_what_is_outside_the_window_is_not_to_be_found() -> None:
     zeros = torch.zeros(1)
     data = plain_data.Frames(
-        [np.zeros((1, 32, 32, 3), np.uint8)], *[zeros] * 5, *[np.zeros(1)] * 4, windows=((8, 16, 16),)
+        [np.zeros((1, 32, 32, 3), np.uint8)] * 2,
+        *[zeros] * 5,
+        *[np.zeros(1)] * 4,
+        windows=((8, 16, 16), (0, 0, 16)),
     )  # type: ignore[misc]
-    # The window is u from -0.5 to 0.5 and v from 0 to 1.
-    points = torch.tensor([[[[0.0, 0.5], [-0.49, 0.01], [-0.51, 0.5], [0.0, -0.1], [0.51, 0.9]]]])
-    assert data._within(points).tolist() == [[[True, True, False, False, False]]]
+    # The first window is u from -0.5 to 0.5 and v from 0 to 1, the other the upper left quarter.
+    points = torch.tensor([[0.0, 0.5], [-0.49, 0.01], [-0.51, 0.5], [0.0, -0.1], [0.51, 0.9]])
+    both = data._within(points.expand(1, 2, 5, 2)).tolist()
+    assert both == [[[True, True, False, False, False], [False, False, False, True, False]]]
 
 
 # -- where a simulator tells where things are
@@ -324,6 +329,20 @@ def test_a_keypoint_that_is_where_its_thing_is_loses_least() -> None:
     known[0, -6:] = ((places[0, :, :3] - model.place_mean) / model.place_std).flatten()
     known[0, -3:] = 7.0
     assert losses(points)["places"] == 0
+
+
+def test_a_window_s_spot_is_the_whole_frame_s() -> None:
+    """As sharp: what a map is taught does not hang on how much of the frame is looked at."""
+    whole, part = replace(config(), taught=1), replace(config(), taught=1, windows=((8, 16, 16),))
+    places, points = torch.zeros(1, 1, 4), torch.tensor([[[[0.0, 0.5, 1.0]]]])
+    losses = []
+    for c in (whole, part):
+        grid = random(c).eyes[0].grid  # type: ignore[union-attr]
+        spot = -((grid - points[0, 0, 0, :2]) ** 2).sum(-1) / (2 * (2 * 4 / c.size) ** 2)
+        maps = spot.expand(1, c.keypoints, -1)
+        losses.append(plain_losses.taught(random(c), torch.zeros(1, c.known), [maps], points, places))
+    # The tails that lie outside are all that differs.
+    torch.testing.assert_close(losses[1]["where"], losses[0]["where"], rtol=0.1, atol=0)
 
 
 @NEEDS_WORDS
@@ -369,14 +388,14 @@ def test_a_recorded_data_set_trains_with_no_word_about_it(joints: Path, tmp_path
 def test_a_square_is_looked_at_in_half_precision(joints: Path, tmp_path: Path) -> None:
     losses = []
     for name, more in (("full", []), ("half", ["--bf16"])):
-        flags = ["--image-size", "32", "--crop", "0.25,0.5,0.5", "wrist-cam=0,0,0.75", "--steps", "4"]
+        flags = ["--image-size", "32", "--crop", "wrist-cam=0,0,0.75", "0.25,0.5,0.5", "--steps", "4"]
         out = ["--json", str(tmp_path / f"{name}.json")]
         assert trained(tmp_path / name, joints, *flags, *more, *out) == 0
         losses.append(json.loads((tmp_path / f"{name}.json").read_text())[-1])
     model = plain_train.load(tmp_path / "half")
     assert model.config.windows == ((8, 16, 16), (0, 0, 24))
     assert {t.dtype for t in model.state_dict().values()} == {torch.float32}
-    assert losses[0] != losses[1]
+    assert losses[0]["flow"] != losses[1]["flow"]
     assert losses[1]["total"] == pytest.approx(losses[0]["total"], rel=0.02)
     more = ["--init", str(tmp_path / "half"), "--steps", "1", "--batch", "2", "--draws", "1"]
     assert frontdoor.main(["train", str(tmp_path / "more"), "--data", str(joints), *more]) == 0
@@ -411,6 +430,30 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(joints: Path, tmp_path: Pa
 
 
 @NEEDS_WORDS
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        (["--crop", "0.5,0.5,0.5", "--bf16"], "windows"),
+        (["--crop", "0,0,0.75", "--bf16"], "windows"),
+        (["--crop", "0,0,0.5"], "bf16"),
+        (["--crop", "0,0,0.5", "--bf16", "--no-aux"], "taught"),
+        (["--crop", "0,0,0.5", "--bf16", "--width", "0.25"], "fine"),
+    ],
+)
+def test_an_interrupted_run_goes_on_as_it_was_begun_or_not_at_all(
+    then: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = plain_sets.write(tmp_path / "data", places=1)
+    begun = ["--image-size", "32", "--crop", "0,0,0.5", "--bf16", "--steps", "2"]
+    assert trained(tmp_path / "out", data, *begun) == 0
+    # As after an interruption: there is something to go on with.
+    (tmp_path / "out" / "resume.safetensors").write_bytes(b"")
+    small = ["--image-size", "32", "--width", "0.5", "--batch", "4", "--draws", "2", "--threads", "1"]
+    line = refused([str(tmp_path / "out"), "--data", str(data), *small, "--steps", "2", *then], capsys)
+    assert said in line and "was begun with another" in line
+
+
+@NEEDS_WORDS
 def test_decoded_frames_are_kept_and_not_taken_for_others(joints: Path, tmp_path: Path) -> None:
     sets, body = plain_data.bodies([joints], Told(), None)
     encoder = plain_train.encoder_folder(None)
@@ -425,6 +468,18 @@ def test_decoded_frames_are_kept_and_not_taken_for_others(joints: Path, tmp_path
     assert all((a == b).all() for a, b in zip(first, read(16), strict=True))
     assert file.stat().st_mtime_ns == when
     assert read(8)[0].shape[1:] == (8, 8, 3)
+    # As many frames of the same data, and others.
+    looked = dataset_body.fresh
+    try:
+        for start in (1, 0):
+            fresh = np.arange(len(sets[0])) % 2 == start
+            dataset_body.fresh = lambda data, fresh=fresh: fresh  # type: ignore[assignment, misc]
+            chosen = plain_data._cut(sets[0], body, plain_data.Wanted(16, 4, 1, 2, ()))["frame"]
+            whole = sets[0].images("observation.images.wrist-cam")
+            expected = np.stack([plain_data.resize(whole[i], 16, 16) for i in chosen])
+            np.testing.assert_array_equal(read(16)[1], expected)
+    finally:
+        dataset_body.fresh = looked
 
 
 @pytest.mark.slow
@@ -489,6 +544,9 @@ def test_where_a_square_is_is_learned_from_what_was_done(tmp_path: Path) -> None
         (["--no-aux"], "--no-aux"),
         (["--crop", "0.5,0.5"], "three numbers"),
         (["--crop", "nan,0,0.5"], "shares of the frame"),
+        (["--crop", "0,0,1e307"], "shares of the frame"),
+        (["--crop", "0,0,0.5", "0.5,0.5,0.5"], "once"),
+        (["--crop", "wrist-cam=0,0,0.5", "wrist-cam=0,0,0.5"], "once"),
         (["--crop", "0.5,0.5,0.75"], "not beyond its edge"),
         (["--crop", "0,0,0.05"], "at least 16"),
         (["--crop", "front=0,0,0.5"], "top.2, wrist-cam"),
@@ -545,7 +603,10 @@ def test_numbers_that_are_not_finite_are_refused(joints: Path, tmp_path: Path) -
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    for change in ({"version": 99}, {"fine": "x"}, {"actions": [{}]}):
+    windows = ([[0, 0, 16], [0, 0, 16]], [[20, 0, 16]], [[0, 0, 12]], [[0, 0]], 3)
+    for change in (
+        {"version": 99}, {"fine": "x"}, {"actions": [{}]}, *({"windows": each} for each in windows)
+    ):  # fmt: skip
         said = {"type": "plain", **config().to_json(), **change}
         (tmp_path / "config.json").write_text(json.dumps(said))
         with pytest.raises(TaktError) as caught:
