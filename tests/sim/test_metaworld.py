@@ -19,11 +19,13 @@ from sim.metaworld import tasks
 from sim.metaworld.suite import MetaWorld
 from sim.play import make_suite
 from tests.vla.test_train import NEEDS_WORDS
+from vla import plain_train
 from vla.contract import CameraSpec, TaktError
 
 PYTHON = foreign.ROOT / ".venv-metaworld" / "bin" / "python"
 installed = pytest.mark.skipif(not PYTHON.is_file(), reason="Meta-World is not installed: make metaworld")
 SOME = "reach,door-lock,soccer"
+MT50 = foreign.ROOT / "checkpoints" / "mt50"
 
 
 @pytest.fixture
@@ -271,3 +273,29 @@ def test_a_policy_drives_first_and_the_expert_is_recorded_from_there(
     capsys.readouterr()
     assert frontdoor.main(["demos", str(tmp_path / "c"), *suite[:-1], "64", *demos, *led]) == 1
     assert "--size" in capsys.readouterr().err
+
+
+# -- the policy that is shipped for it
+
+
+def test_the_shipped_checkpoint_is_of_the_suite_s_body() -> None:
+    config = plain_train.load(MT50).config
+    spec = config.spec(0.125, "prefix")
+    body = MetaWorld.spec(MetaWorld.__new__(MetaWorld))
+    assert (spec.state, spec.actions) == (body.state, body.actions)
+    assert [c.name for c in spec.cameras] == [c.name for c in body.cameras]
+    assert spec.dt * MetaWorld.rate == 1
+    assert sum(p.numel() for p in plain_train.load(MT50).parameters()) < 20_000_000
+
+
+@installed
+@NEEDS_WORDS
+@pytest.mark.slow
+def test_the_shipped_checkpoint_does_what_is_asked(tmp_path: Path) -> None:
+    """Of two tasks that grasp and one that opens, two seeds each: all of them where it was measured."""
+    out, bundle = tmp_path / "said.json", tmp_path / "bundle"
+    assert frontdoor.main(["export", str(MT50), str(bundle)]) == 0
+    asked = ["--tasks", "pick-place,bin-picking,door-open", "--episodes", "2", "--seed", "0"]
+    suite = ["--suite", "metaworld:plain", "--policy", str(bundle)]
+    assert frontdoor.main(["eval", *suite, *asked, "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["success"]["k"] >= 5
