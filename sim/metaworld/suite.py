@@ -1,4 +1,4 @@
-"""Meta-World MT50 as an evaluation suite, by the published protocol; `make metaworld` installs it.
+"""Meta-World MT50 as an evaluation suite, by LeRobot's protocol; `make metaworld` installs it.
 
 Seed s is one episode: of task s mod 50, in alphabetical order, from an initial condition that is drawn from
 s. `--episodes 10` is ten of each task, 500 in all. 80 control steps a second, at most 500 of them; the first

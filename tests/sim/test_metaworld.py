@@ -171,6 +171,18 @@ def test_what_is_told_of_places_is_where_the_camera_sees_them(robot: ForeignRobo
 
 
 @installed
+@pytest.mark.parametrize("task", ["door-close", "door-open", "reach"])
+def test_asking_the_expert_moves_nothing_that_is_told(robot: ForeignRobot, task: str) -> None:
+    lay(robot, 1_000_000 + tasks.NAMES.index(task))
+    robot.read()
+    before, _ = robot.places()
+    first = robot.expert()
+    after, _ = robot.places()
+    np.testing.assert_array_equal(after, before)
+    np.testing.assert_array_equal(robot.expert(), first)
+
+
+@installed
 def test_an_initial_condition_is_its_seeds_and_no_other_episodes(robot: ForeignRobot) -> None:
     number = tasks.NAMES.index("push")
 

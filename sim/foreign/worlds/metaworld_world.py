@@ -51,7 +51,8 @@ class World:
         return np.hstack([found, known]), {CAMERA: np.hstack([self._project(found), known])}
 
     def expert(self) -> Any:
-        return np.clip(self._expert.get_action(self._seen), -1.0, 1.0)
+        # A copy: some of the package's policies move the things in what they are shown.
+        return np.clip(self._expert.get_action(self._seen.copy()), -1.0, 1.0)
 
     def frames(self, sizes: dict) -> dict:
         return {name: self._frame(name, *size) for name, size in sizes.items()}
