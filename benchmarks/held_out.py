@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -24,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime.machine import machine
-from vla import atomic, dataset_body, plain, plain_data, plain_train, train_data
-from vla.contract import TaktError
+from vla import atomic, dataset_body, plain, plain_data, plain_train, policy, train_data
+from vla.contract import ActionSpace, TaktError
 from vla.plain_data import Frames, Wanted
 
 BATCH = 128
@@ -113,12 +114,12 @@ def sampled(
     """A chunk of each, (B, H, A), physical and within the actions' limits, from noise of `generator`."""
     c = model.config
     shape = (len(known), c.rows, len(c.actions))
-    x, none = torch.randn(shape, generator=generator), torch.zeros(shape[:2])
-    actions, dt = x, torch.tensor([1 / STEPS])
-    for step in range(STEPS):
-        x, actions = model.step(known, origin, x, torch.tensor([step / STEPS]), dt, torch.zeros(shape), none)
-    low = torch.tensor([d.lower for d in c.actions], dtype=actions.dtype)
-    high = torch.tensor([d.upper for d in c.actions], dtype=actions.dtype)
+    x, nothing = torch.randn(shape, generator=generator), (torch.zeros(shape), torch.zeros(shape[:2]))
+    actions, _ = policy.sampled(
+        lambda memory, *rest: model.step(*memory, *rest), (known, origin), x, STEPS, nothing, None, monotonic
+    )
+    space = ActionSpace(c.actions)
+    low, high = (torch.from_numpy(limit).to(actions.dtype) for limit in (space.lower, space.upper))
     return actions.clamp(low, high)
 
 

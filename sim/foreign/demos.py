@@ -76,11 +76,10 @@ class Lead:
         seed, most = scenario.seed, max(1, round(self.most * share))
         rng = np.random.default_rng([seed, 1])
         while True:
-            wanted = int(rng.integers(most))
-            taken = self._drive(robot, scenario, wanted, seed)
+            taken = self._drive(robot, scenario, int(rng.integers(most)), seed)
             if not (robot.success or robot.over):
                 return taken
-            most = max(1, min(wanted, taken))
+            most = max(1, taken)
 
     def _drive(self, robot: ForeignRobot, scenario: Scenario, steps: int, seed: int) -> int:
         robot.clock = clock = SimulatedClock()
